@@ -68,3 +68,19 @@ volumes:
         "y": "docker-image://z",
     }
     assert found["volumes"]["data"]["driver_opts"]["device"] == str(sub / "data")
+
+
+def test_modes_are_octal_text(tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text("x")
+    text = """
+services:
+  web:
+    image: i
+    secrets: [{source: s, mode: 0440}, {source: s, target: b, mode: "0400"}]
+    configs: [{source: c, mode: 292}, {source: c, target: /d}]
+secrets: {s: {file: ./s.txt}}
+configs: {c: {content: x}}
+"""
+    service = canonical(tmp_path, text)["services"]["web"]
+    assert [each.get("mode") for each in service["secrets"]] == ["0440", "0400"]
+    assert [each.get("mode") for each in service["configs"]] == ["0444", None]
