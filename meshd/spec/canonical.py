@@ -142,6 +142,7 @@ class _ServiceForm:
             "ulimits": _build_ulimits,
             "devices": lambda _node: self._list_devices(),
             "gpus": _list_gpus,
+            "develop": self._build_develop,
         }
         found: dict[str, Plain] = {"command": None, "entrypoint": None}
         if depends_on := self._add_implied({}):
@@ -169,13 +170,34 @@ class _ServiceForm:
         return Cursor(node, Diagnostics())
 
     def _build_image(self, node: SourceNode) -> Plain:
-        plain = {"context": node.text} if node.mapping is None else _convert_mapping(node)
+        plain: dict[str, Plain] = (
+            {"context": node.text} if node.mapping is None else _convert_mapping(node)
+        )
         context = plain.get("context", ".")
         is_local = "://" not in context and not context.startswith("git@")
         plain["context"] = storage.resolve_path(self._base, context) if is_local else context
         if "dockerfile_inline" not in plain:
             plain.setdefault("dockerfile", "Dockerfile")
+        if (build := self._service.build) is not None:
+            resolved: dict[str, Plain] = {
+                "additional_contexts": dict(build.additional_contexts),
+                "extra_hosts": _list_hosts(build.extra_hosts),
+                "ssh": [f"{name}={path}" if path else name for name, path in build.ssh.items()],
+            }
+            plain |= {key: value for key, value in resolved.items() if value}
+        if "secrets" in plain:
+            plain["secrets"] = [
+                {"source": each} if isinstance(each, str) else each for each in plain["secrets"]
+            ]
         return dict(sorted(plain.items()))
+
+    def _build_develop(self, node: SourceNode) -> Plain:
+        plain = _convert_mapping(node)
+        watch = plain.get("watch")
+        for entry in watch if isinstance(watch, list) else ():
+            if isinstance(entry, dict) and isinstance(entry.get("path"), str):
+                entry["path"] = storage.resolve_path(self._base, entry["path"])
+        return plain
 
     def _list_devices(self) -> Plain:
         names = ("source", "target", "permissions")

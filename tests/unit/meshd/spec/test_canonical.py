@@ -84,3 +84,29 @@ configs: {c: {content: x}}
     service = canonical(tmp_path, text)["services"]["web"]
     assert [each.get("mode") for each in service["secrets"]] == ["0440", "0400"]
     assert [each.get("mode") for each in service["configs"]] == ["0444", None]
+
+
+def test_paths_and_forms_of_builds(tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text("x")
+    text = """
+services:
+  web:
+    build:
+      context: .
+      additional_contexts: {lib: ./lib, base: docker-image://base}
+      extra_hosts: ["h:1.1.1.1"]
+      secrets: [s, {source: s, target: t}]
+      ssh: [default, k=./key]
+    develop: {watch: [{path: ./src, action: rebuild}]}
+secrets: {s: {file: ./s.txt}}
+"""
+    service = canonical(tmp_path, text)["services"]["web"]
+    assert service["build"] == {
+        "additional_contexts": {"lib": str(tmp_path / "lib"), "base": "docker-image://base"},
+        "context": str(tmp_path),
+        "dockerfile": "Dockerfile",
+        "extra_hosts": ["h=1.1.1.1"],
+        "secrets": [{"source": "s"}, {"source": "s", "target": "t"}],
+        "ssh": ["default", f"k={tmp_path}/key"],
+    }
+    assert service["develop"]["watch"] == [{"path": str(tmp_path / "src"), "action": "rebuild"}]
