@@ -7,6 +7,8 @@ hardly depends on other load of the machine; still, compare only ratios within o
 client share the other core.
 
     python -m bench.proxy [--rounds 3] [--seconds 3] [--only nginx,ours] [--scenes unique]
+
+With `--neighbour` a process that uses the caches by itself runs on each core during the load.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from bench import tail
 from bench.contenders import CONTENDERS, LOGS, Setting, installed, origin
 from bench.idle import per_connection
 from bench.kernel import cpu_seconds
+from bench.neighbour import neighbours
 from bench.running import NotServing, check, running
 from bench.scenes import SCENES, ClientFailed, Load, Scene, play
 
@@ -102,6 +105,7 @@ class Bench:
     - `base_port`: port of the origin; proxies use the next ones
     - `seconds`: load per sample
     - `names`: the proxies
+    - `neighbour`: whether a neighbour runs on each core during the load
     - `problems`: messages to print at the end
     - `rates`: highest rate of each proxy, in requests per second
     """
@@ -110,6 +114,7 @@ class Bench:
     base_port: int
     seconds: float
     names: tuple[str, ...]
+    neighbour: bool = False
     results: Results = field(default_factory=Results)
     problems: list[str] = field(default_factory=list)
     rates: dict[str, float] = field(default_factory=dict)
@@ -140,10 +145,11 @@ class Bench:
         """Take one sample of the CPU time per request."""
 
         def act(pid: int, port: int) -> None:
-            self._load(scene, port, 1)
-            before = cpu_seconds(pid)
-            load = self._load(scene, port, self.seconds * scene.longer)
-            spent = cpu_seconds(pid) - before
+            with neighbours(self.cores if self.neighbour else ()):
+                self._load(scene, port, 1)
+                before = cpu_seconds(pid)
+                load = self._load(scene, port, self.seconds * scene.longer)
+                spent = cpu_seconds(pid) - before
             if load.requests < FEWEST:
                 raise ClientFailed(f"only {load.requests} requests were answered")
             if load.errors:
@@ -185,7 +191,7 @@ def main() -> None:
     scenes = [scene for scene in SCENES if options.scenes in scene.name]
     with tempfile.TemporaryDirectory(prefix="bench-") as home:
         os.chmod(home, 0o755)
-        bench = Bench(Path(home), options.port, options.seconds, names)
+        bench = Bench(Path(home), options.port, options.seconds, names, options.neighbour)
         origin_home = Path(home) / "origin"
         origin_home.mkdir()
         command = origin(origin_home, options.port)
@@ -235,6 +241,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--scenes", default="", help="only scenes with this in their name")
     parser.add_argument(
         "--idle", type=int, default=10_000, help="idle connections; 0 skips the test"
+    )
+    parser.add_argument(
+        "--neighbour", action="store_true", help="with other work that uses the caches"
     )
     parser.add_argument("--port", type=int, default=21_000, help="first of ten ports")
     parser.add_argument("--json", default="", metavar="FILE", help="write all samples to this file")

@@ -34,6 +34,7 @@ class Scene:
     - `log`: with an access log
     - `workers`: worker processes of the proxy
     - `close`: a new connection for each request
+    - `tls`: over TLS, without a check of the certificate
     - `longer`: factor on the duration, for scenes in which opening connections would count too much
     - `partner`: another scene, measured in turn with this one
     """
@@ -47,6 +48,7 @@ class Scene:
     log: bool = False
     workers: int = 1
     close: bool = False
+    tls: bool = False
     longer: int = 1
     partner: "Scene | None" = None
 
@@ -128,7 +130,7 @@ def play(scene: Scene, port: int, seconds: float, home: Path, core: int) -> Load
     script.write_text(scene.script())
     command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{scene.connections}"]
     command += [f"-d{max(1, round(seconds))}s", "--latency", "--timeout", "20s", "-s", str(script)]
-    command.append(f"http://127.0.0.1:{port}{scene.path}")
+    command.append(f"{'https' if scene.tls else 'http'}://127.0.0.1:{port}{scene.path}")
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=seconds + 60
     )
