@@ -10,6 +10,7 @@ field without meaning to a proxy, or in Content-Length, which is read. Every oth
 from typing import Final
 
 from proxy.http1.fields import NOT_VALUE, RESPONSE_KINDS
+from proxy.http1.request import END
 from proxy.http1.response import ResponseHead
 from proxy.http1.template import (
     CRLF,
@@ -26,8 +27,8 @@ MAX_LEARNED: Final = 64
 """Heads to learn from until the next `refresh`. Limits the cost of heads that never match, which
 are compared with the templates in addition to being parsed."""
 _CONTENT_LENGTH: Final = b"content-length"
-_NO_HEAD: Final = CRLF + CRLF
-"""Bytes that no head has."""
+_NO_HEAD: Final = b"\0"
+"""Bytes that no head begins with."""
 
 
 class ResponseTemplate:
@@ -130,15 +131,15 @@ class ResponseTemplate:
 class ResponseTemplates:
     """The templates of one service's responses, newest first.
 
-    - `last_raw`, `last`: the head that was read last, as bytes and parsed
+    - `last_bytes`, `last`: the head that was read last, as bytes with the empty line, and parsed
     """
 
-    __slots__ = ("_learn_left", "_templates", "last", "last_raw")
+    __slots__ = ("_learn_left", "_templates", "last", "last_bytes")
 
     def __init__(self) -> None:
         self._templates: list[ResponseTemplate] = []
         self._learn_left = MAX_LEARNED
-        self.last_raw = _NO_HEAD
+        self.last_bytes = _NO_HEAD
         self.last = ResponseHead(0, http10=False)
 
     def match(self, raw: bytes) -> ResponseHead | None:
@@ -150,8 +151,8 @@ class ResponseTemplates:
         return None
 
     def remember(self, raw: bytes, head: ResponseHead) -> None:
-        """Keep a head as the last one."""
-        self.last_raw = raw
+        """Keep a head, `raw`, as the last one."""
+        self.last_bytes = raw + END
         self.last = head
 
     def add(self, raw: bytes, head: ResponseHead) -> None:

@@ -274,7 +274,7 @@ class Http2Connection(ClientSink):
             raw = translate_request(fields, complete, websocket_key)
             templates = self._templates if complete else self._templates_with_body
             if templates:
-                head = match_templates(templates, raw + END)
+                head = match_templates(templates, raw)
             matched = head is not None
             if head is None:
                 if len(raw) > limits.REQUEST_LINE:

@@ -99,14 +99,15 @@ def start(exchange: "Exchange", body: bytes, now: float, public: bool) -> None:
     exchange.phase = SENT
     client = exchange.client
     lines = client.forwarded_lines(head)
-    if body:
-        exchange.body_sent()
     if head.has_id:
         exchange.request_id = head.request_id
-        data = b"".join((head.upstream_head, CRLF, lines, CRLF, body))
+        data = b"".join((head.upstream_head, CRLF, lines, CRLF))
     else:
         exchange.request_id = own_id = exchange.plane.next_id()
-        data = b"".join((head.upstream_head, CRLF, lines, _REQUEST_ID, own_id, END, body))
+        data = b"".join((head.upstream_head, CRLF, lines, _REQUEST_ID, own_id, END))
+    if body:
+        exchange.body_sent()
+        data += body
     if not exchange.bodyless:
         upstream.fast_path_sink = exchange
     # `Upstream.send`, inlined: 0.7 %.
@@ -158,20 +159,21 @@ def pass_response(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bo
     """Pass on a response that arrived complete and whose head is known, and end the exchange.
     Return False, with nothing changed, if `data` is not one. The same as
     `Exchange.whole_response`."""
-    raw, end, body = data.partition(END)
-    if not end:
-        return False
     plane, client = exchange.plane, exchange.client
     endpoint, service = exchange.endpoint, exchange.service
     if endpoint is None or not client.fast_path_ok:
         return False
-    # Most heads equal the one before. A comparison takes a tenth of the instructions of a lookup,
-    # which hashes the head.
+    # Most heads equal the one before. A comparison takes a twentieth of the instructions of a
+    # search for the end of the head and a lookup, which hashes the head.
     templates = endpoint.response_templates
-    if raw == templates.last_raw:
-        head: ResponseHead | None = templates.last
+    body = data.removeprefix(templates.last_bytes)
+    head: ResponseHead | None = None
+    if len(body) != len(data):
+        head = templates.last
     else:
-        head = plane.head_cache.find_response(raw, templates)
+        raw, end, body = data.partition(END)
+        if end:
+            head = plane.head_cache.find_response(raw, templates)
     if head is None or not head.fast_path_ok:
         return False
     size = len(body)

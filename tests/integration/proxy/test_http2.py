@@ -38,6 +38,9 @@ async def test_a_request_reaches_the_origin_in_the_form_of_http1() -> None:
                 assert seen.count(b"X-Request-Id: ") == 1
                 origin.visits[0].raw = b""
         assert len(origin.visits) == 1
+        (state,) = s.plane.services.values()
+        fast = state.counters.fast_path_latency.drain()
+        assert sum(fast.counts.values()) >= 2, "a template matches"
 
 
 @on_uvloop
