@@ -16,6 +16,10 @@ import aiohttp
 
 from demo_services.mesh import Mesh, MeshError
 
+RUSH_ENDS = 0.67
+"""When the rush ends, as a fraction of the scenario; see `locustfile.LunchRush`."""
+SCALED = ("orders", "payments")
+"""Services that the rush makes larger and its end smaller."""
 KILL, SLOW_DOWN, ROLLOUT, SPEED_UP = 0.36, 0.48, 0.56, 0.75
 """When each action begins, as a fraction of the scenario; see `locustfile.LunchRush`."""
 HEAL_TIMEOUT = 60.0
@@ -77,6 +81,26 @@ async def watch(mesh: Mesh, observations: Observations, report: Path) -> None:
                 observations.note(f"{event['service'] or 'mesh'}: {event['text']}")
         observations.clients = read_totals(report) or observations.clients
         await asyncio.sleep(POLL_SECONDS)
+
+
+def describe_scaling(observations: Observations, seconds: float) -> dict[str, str]:
+    """Return what became of each service of `SCALED`, e.g. `1 → 3 → 1`, with what did not happen
+    as it should. `seconds` is the length of the scenario."""
+    found = {}
+    for name in SCALED:
+        samples = observations.replicas_ready.get(name, [])
+        if not samples:
+            found[name] = "not observed"
+            continue
+        first, most, last = samples[0][1], max(n for _, n in samples), samples[-1][1]
+        text = f"{first} → {most} → {last}"
+        after = [count for at, count in samples if at > RUSH_ENDS * seconds]
+        if most <= first:
+            text = f"{first} throughout: NOT scaled up in the rush"
+        elif not after or min(after) >= most:
+            text += ": NOT scaled down after the rush"
+        found[name] = text
+    return found
 
 
 def ready_replicas(observations: Observations, service: str) -> list[dict[str, Any]]:

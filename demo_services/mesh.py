@@ -11,6 +11,8 @@ from typing import Any, Self
 import aiohttp
 
 COMPOSE = Path(__file__).resolve().parent / "compose.yml"
+PROJECT = "food"
+"""The name in `COMPOSE`."""
 PAGE = 200
 """Events per request."""
 
@@ -77,8 +79,12 @@ class Mesh:
         await self.command("deploy", "-f", str(COMPOSE))
 
     async def down(self) -> None:
-        """Drain and stop everything, including the daemon."""
-        await self.command("down", "--all")
+        """Drain and stop everything, delete the application's volume, and end the daemon, which
+        ends with its last project."""
+        if self.runtime == "docker":
+            await self.command("down", PROJECT, "--volumes", "--yes")
+        else:
+            await self.command("down", "--all")
 
     async def get(self, path: str) -> Any:
         """Return a response of the API. Raises aiohttp.ClientError."""

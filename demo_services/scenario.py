@@ -23,7 +23,13 @@ from rich.console import Console
 from rich.live import Live
 
 from demo_services import image, screen
-from demo_services.actions import Observations, read_totals, run_actions, watch
+from demo_services.actions import (
+    Observations,
+    describe_scaling,
+    read_totals,
+    run_actions,
+    watch,
+)
 from demo_services.mesh import Mesh, MeshError
 
 REFRESH_SECONDS = 0.5
@@ -130,8 +136,8 @@ async def show(observations: Observations, seconds: float) -> None:
             await asyncio.sleep(REFRESH_SECONDS)
 
 
-def figures(observations: Observations) -> dict[str, Any]:
-    """Return the figures of the report, as `--report` writes them."""
+def figures(observations: Observations, seconds: float) -> dict[str, Any]:
+    """Return the figures of the report, as `--report` writes them. `seconds`: its length."""
     clients = observations.clients
     return {
         "served": clients["served"],
@@ -142,6 +148,7 @@ def figures(observations: Observations) -> dict[str, Any]:
         "p99_ms": clients["p99_ms"],
         "heal_seconds": observations.heal_seconds,
         "rollout": observations.rollout,
+        "scaled": describe_scaling(observations, seconds),
         "scaling": observations.replicas_ready,
         "errors": clients["errors"],
     }
@@ -166,7 +173,7 @@ async def run(options: argparse.Namespace, folder: Path) -> int:
             finally:
                 display.cancel()
                 await asyncio.gather(display, return_exceptions=True)
-            result = figures(observations)
+            result = figures(observations, options.seconds)
             print(screen.format_report(result), flush=True)
             if options.report:
                 options.report.write_text(json.dumps(result, indent=2) + "\n")

@@ -82,6 +82,7 @@ def format_report(figures: Mapping[str, Any]) -> str:
         f"p99 {figures['p99_ms']} ms, measured by the clients",
         f"healing    {'not observed' if heal is None else f'{heal:.1f} s after the kill'}",
         f"rollout    {figures['rollout']}",
+        f"scaling    {', '.join(f'{name} {text}' for name, text in figures['scaled'].items())}",
         "replicas ready over time:",
     ]
     for name, samples in figures["scaling"].items():

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -69,7 +70,13 @@ async def test_the_lunch_rush(
     assert figures["failed"] == 0
     assert figures["rollout"].startswith("tracking v1 → v2 under load in ")
     assert 0 < figures["heal_seconds"] < 5 * 5
-    assert any(top > first for first, top in most.values()), "nothing was scaled"
+    for service in ("orders", "payments"):
+        first, top = most[service]
+        assert top > first, f"{service} did not scale up: {figures['scaled']}"
+        assert f"{service} {figures['scaled'][service]}" in done.out
+    if runtime == "docker":
+        listed = subprocess.run(["docker", "volume", "ls", "-q"], capture_output=True, check=True)
+        assert b"food_data" not in listed.stdout.split()
     assert list(folder.glob("meshd-demo-*")) == []
 
 

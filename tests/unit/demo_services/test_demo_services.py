@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from demo_services import (
+    actions,
     auth,
     catalogue,
     document_store,
@@ -196,3 +197,22 @@ def test_the_state_of_a_running_mesh_is_kept(
     scenario.clean_up(tmp_path / "demo")
     assert state.exists() is up
     assert (str(state) in capsys.readouterr().out) is up
+
+
+@pytest.mark.parametrize(
+    ("samples", "text"),
+    [
+        ([(0.0, 1), (30.0, 4), (65.0, 4), (85.0, 2)], "1 → 4 → 2"),
+        ([(0.0, 1), (30.0, 1), (85.0, 1)], "1 throughout: NOT scaled up in the rush"),
+        ([(0.0, 1), (30.0, 3), (85.0, 3)], "1 → 3 → 3: NOT scaled down after the rush"),
+        ([(0.0, 1), (30.0, 3)], "1 → 3 → 3: NOT scaled down after the rush"),
+        ([], "not observed"),
+    ],
+)
+def test_the_report_says_whether_services_scaled(
+    samples: list[tuple[float, int]], text: str
+) -> None:
+    seen = actions.Observations(started=0.0)
+    if samples:
+        seen.replicas_ready = {"orders": samples, "payments": samples}
+    assert actions.describe_scaling(seen, 90.0) == {"orders": text, "payments": text}
