@@ -137,8 +137,8 @@ class PortChanges:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no port moves."""
-        return self._seen and not self._changes
+        """Whether no port moves, and no redirect is left of one that did."""
+        return self._seen and not self._changes and not self.plan.redirects
 
     def update(self, facts: PortFacts, now: float) -> PortPlan:
         """Take every change one step further. The first call also finds the stand-ins that an

@@ -112,6 +112,8 @@ class SnapshotUpdater:
         """Move published ports between the engine and the mesh, for services that change between
         plain and mesh-managed."""
         ports = self._gateways.ports
+        if desired.leaving:  # their ports are closed with them
+            changing = frozenset(k for k in changing if k.partition("/")[0] not in desired.leaving)
         if desired is not self._seen_desired:
             self._seen_desired = desired
             self._becomes_managed = {

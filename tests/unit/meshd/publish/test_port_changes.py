@@ -208,3 +208,15 @@ def test_both_versions_of_ip_move_and_stand_ins_that_are_taken_are_avoided() -> 
     again.set_ports([MANAGED])
     plan = again.update(PortFacts(plain_running=[KEY], refused=addresses), 1.0)
     assert not {each.address for each in plan.listeners} & set(addresses)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_service_that_is_removed_in_the_middle_leaves_no_redirect(plain: bool) -> None:
+    scene = becomes_plain() if plain else becomes_managed()
+    scene.run(3)
+    assert scene.led
+    scene.changes.set_ports([])
+    assert not scene.changes.is_idle, "the redirect is still in effect"
+    scene.run(0.1)
+    assert (scene.led, scene.open) == ([], set())
+    assert scene.changes.is_idle
