@@ -44,7 +44,7 @@ COMPILED = [
         "reachability", "request_body", "resolve", "retry", "sinks", "stream_pool", "tracing",
         "tunnel", "upstream",
     )),
-    "proxy/http2/to_endpoint.py",
+    *(f"proxy/http2/{name}.py" for name in ("grpc", "to_endpoint")),
     *(f"proxy/http2_upstream/{name}.py" for name in ("connection", "pool", "stream")),
     *(f"proxy/tcp/{name}.py" for name in (
         "accounting", "direction", "dispatch", "phases", "pipes", "poller", "session", "sockets",

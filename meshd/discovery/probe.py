@@ -19,7 +19,7 @@ import msgspec
 from meshd.model.replica import DEFAULT_PATH, NO_ANSWER, UNKNOWN_PATH, ProbeResult
 from meshd.spec.model import HealthCheck
 from proxy.transport.proxy_header import build_header
-from proxy.transport.upstream_tls import TlsFiles, describe_error, get_client
+from proxy.transport.upstream_tls import HTTP1_ALPN, TlsFiles, describe_error, get_client
 from proxy.wire.snapshot import UpstreamTls
 
 FIRST_PAUSE: Final = 0.05
@@ -39,6 +39,8 @@ OK_STATUS, FIRST_ERROR_STATUS = 200, 400
 """HTTP statuses from the first up to, not including, the second are good."""
 NOT_FOUND: Final = 404
 """Status of a program that has no such path."""
+_GRPC_ALPN: Final = ("h2",)
+"""The protocol that gRPC is spoken in."""
 GOOD: Final = "ok"
 _OWN_LINES: Final = ("User-Agent: meshd-probe", "Accept: */*")
 """Fields that a probe sends unless the health check sets them."""
@@ -197,10 +199,22 @@ async def probe(
     if the answer is good."""
     try:
         async with asyncio.timeout(health.timeout):
-            reader, writer = await _connect(host, port, path, opening)
+            alpn = _GRPC_ALPN if health.type == "grpc" else HTTP1_ALPN
+            reader, writer = await _connect(host, port, path, opening, alpn)
             try:
                 if health.type == "tcp":
                     return None
+                if health.type == "grpc":
+                    # It needs the codec of HTTP/2, which need not be installed.
+                    from meshd.discovery.grpc_probe import check_health
+
+                    return await check_health(
+                        reader,
+                        writer,
+                        scheme="http" if opening.tls is None else "https",
+                        authority=_name_host(host, port, path, health),
+                        service=health.service,
+                    )
                 writer.write(_build_request(host, port, path, health))
                 line = await reader.readline()
             finally:
@@ -220,12 +234,12 @@ async def probe(
 
 
 async def _connect(
-    host: str, port: int, path: str, opening: ProbeOpening
+    host: str, port: int, path: str, opening: ProbeOpening, alpn: tuple[str, ...]
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     options: dict[str, Any] = {}
     tls = opening.tls
     if tls is not None:
-        options = {"ssl": get_client(tls).context(), "server_hostname": tls.server_name}
+        options = {"ssl": get_client(tls, alpn).context(), "server_hostname": tls.server_name}
     if opening.proxy_protocol:
         sock = await _connect_socket(host, port, path)
         # A new connection takes far more bytes at once than the header has.
@@ -248,10 +262,15 @@ async def _connect_socket(host: str, port: int, path: str) -> socket.socket:
     return sock
 
 
+def _name_host(host: str, port: int, path: str, health: HealthCheck) -> str:
+    """Return the host that a probe names."""
+    name = "localhost" if path else f"[{host}]" if ":" in host else host
+    return health.host or f"{name}:{port}"
+
+
 def _build_request(host: str, port: int, path: str, health: HealthCheck) -> bytes:
     """Return the request of an HTTP probe."""
-    name = "localhost" if path else f"[{host}]" if ":" in host else host
-    lines = [f"GET {health.path} HTTP/1.1", f"Host: {health.host or f'{name}:{port}'}"]
+    lines = [f"GET {health.path} HTTP/1.1", f"Host: {_name_host(host, port, path, health)}"]
     own = {each.lower() for each in health.headers}
     lines += [line for line in _OWN_LINES if line.partition(":")[0].lower() not in own]
     lines += [f"{each}: {value}" for each, value in health.headers.items()]

@@ -15,6 +15,7 @@ import msgspec
 
 from meshd.model.service_key import port_key, service_key
 from meshd.spec import model
+from proxy.http2.grpc import CODES
 from proxy.wire import snapshot as wire
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
@@ -157,7 +158,7 @@ def _compile_service(
         allow=None if mesh.allow is None else _allowed_keys(project, mesh.allow),
         balance=_balance(mesh.balance),
         timeouts=wire.Timeouts(**vars(mesh.timeouts)),
-        retries=wire.Retries(**vars(mesh.retries)),
+        retries=_retries(mesh.retries),
         limits=wire.Limits(**vars(mesh.limits)),
         parking=wire.Parking(**vars(mesh.parking), on_refusal=park_on_refusal),
         ejection=wire.Ejection(**vars(mesh.eject)),
@@ -187,6 +188,11 @@ def compile_upstream_tls(service: model.Service) -> wire.UpstreamTls | None:
 def _allowed_keys(project: str, names: Sequence[str]) -> tuple[str, ...]:
     """Return the callers as keys; a name with a slash already is a key of another project."""
     return tuple(sorted(n if "/" in n else service_key(project, n) for n in set(names)))
+
+
+def _retries(retries: model.Retries) -> wire.Retries:
+    codes = tuple(CODES.index(name) for name in retries.grpc)
+    return wire.Retries(**{**vars(retries), "grpc": codes})
 
 
 def _balance(balance: model.Balance) -> wire.Balance:

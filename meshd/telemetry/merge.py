@@ -97,6 +97,7 @@ class MergedService:
 
     - `codes`: answers by `METHOD class`.
     - `failures`: answers made by the proxy itself, by reason.
+    - `grpc`: calls of gRPC, by `METHOD CODE`.
     - `calls`, `call_seconds`, `uncovered`: calls of other services, the time they took, and those
       that `allow` does not cover, by caller.
     - `total` = `queue` + `connect` + `first_byte` + `body`: latencies; `failed` is the part of
@@ -114,6 +115,7 @@ class MergedService:
     arrivals: int = 0
     codes: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
+    grpc: dict[str, int] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     call_seconds: dict[str, float] = field(default_factory=dict)
     uncovered: dict[str, int] = field(default_factory=dict)
@@ -163,6 +165,7 @@ class MergedService:
     def _add_counts(self, more: "ServiceReport | MergedService") -> None:
         add_counts(self.codes, more.codes)
         add_counts(self.failures, more.failures)
+        add_counts(self.grpc, more.grpc)
         add_counts(self.calls, more.calls)
         add_counts(self.uncovered, more.uncovered)
         for caller, seconds in more.call_seconds.items():

@@ -8,6 +8,7 @@ times are monotonic seconds of one clock.
 from collections.abc import Sequence
 from typing import Final
 
+from proxy.http2 import grpc
 from proxy.observe.histogram import HistogramRecorder
 from proxy.wire.report import EndpointReport, ServiceReport
 
@@ -30,6 +31,10 @@ connection of `proxy.tcp`."""
 CONNECTION: Final = b"TCP"
 """The label of TCP connections."""
 _GET: Final = b"GET"
+MAX_GRPC_METHODS: Final = 100
+"""Methods of gRPC with their own label, of one service on one worker."""
+OTHER: Final = "OTHER"
+"""The label of all other methods."""
 _STATUS_CLASSES: Final = 6
 """Status codes by their first digit, 1 to 5; index 0 is not used."""
 
@@ -109,6 +114,7 @@ class ServiceCounters:
         "_call_integral",
         "_calling",
         "_codes",
+        "_grpc_methods",
         "_ok_gets",
         "_stream_integral",
         "arrivals",
@@ -123,6 +129,7 @@ class ServiceCounters:
         "failures",
         "fast_path_latency",
         "first_byte",
+        "grpc",
         "parked",
         "parked_total",
         "queue",
@@ -140,6 +147,8 @@ class ServiceCounters:
         self._ok_gets = 0
         self.uncovered: dict[str, int] = {}
         self.failures: dict[str, int] = {}
+        self.grpc: dict[str, int] = {}
+        self._grpc_methods: set[str] = set()
         self.calls: dict[str, int] = {}
         self._calling: dict[str, int] = {}
         self._call_integral: dict[str, float] = {}
@@ -185,6 +194,18 @@ class ServiceCounters:
     def count_failure(self, reason: str) -> None:
         """Count an answer of the proxy itself, by reason."""
         self.failures[reason] = self.failures.get(reason, 0) + 1
+
+    def count_call_of_grpc(self, method: bytes, code: int) -> None:
+        """Count a call of gRPC by method, `/package.Service/Method`, and status code. Names that
+        the service does not implement, and those beyond MAX_GRPC_METHODS, are counted as OTHER."""
+        name = method.decode("latin-1")
+        if name not in self._grpc_methods:
+            if code == grpc.UNIMPLEMENTED or len(self._grpc_methods) >= MAX_GRPC_METHODS:
+                name = OTHER
+            else:
+                self._grpc_methods.add(name)
+        key = f"{name} {grpc.CODES[code]}"
+        self.grpc[key] = self.grpc.get(key, 0) + 1
 
     def count_uncovered(self, caller: str) -> None:
         """Count a call from a service that `allow` does not name."""
@@ -257,6 +278,7 @@ class ServiceCounters:
             arrivals=self.arrivals,
             codes=codes,
             failures=self.failures,
+            grpc=self.grpc,
             retries=self.retries,
             ejections=self.ejections,
             parked=self.parked,
@@ -284,6 +306,7 @@ class ServiceCounters:
         self._stream_integral = -self.streams * now
         self._background_integral = -self._background * now
         self._codes, self.failures, self.calls, self.uncovered = {}, {}, {}, {}
+        self.grpc = {}
         self.arrivals = self.retries = self.ejections = self.parked_total = 0
         self.shed = self.denied = self.bytes_in = self.bytes_out = 0
         self.queue_seconds = 0.0

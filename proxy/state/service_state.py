@@ -139,6 +139,7 @@ class ServiceState:
             or service.balance.sticky_cookie
             or service.split
             or service.proxy_protocol
+            or service.http_version != "http1"
         )
         parking = service.parking
         self.parks_on_refusal = parking.on_refusal and parking.timeout > 0.0

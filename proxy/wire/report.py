@@ -103,6 +103,7 @@ class ServiceReport(Frozen, frozen=True):
     - `arrivals`: requests that arrived
     - `codes`: final responses by `METHOD class` ("GET 2xx")
     - `failures`: answers of the proxy itself by reason (`proxy.request.failure`)
+    - `grpc`: calls of gRPC by `METHOD CODE` ("/shop.Orders/Get OK")
     - `retries`, `ejections`, `shed`, `denied`: counts
     - `parked`, `queued`: requests that wait at the end of the interval
     - `parked_total`: requests that parked during the interval
@@ -150,6 +151,7 @@ class ServiceReport(Frozen, frozen=True):
     streams: int = 0
     stream_seconds: float = 0.0
     background_seconds: float = 0.0
+    grpc: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Report(Frozen, frozen=True, tag=True):

@@ -141,6 +141,7 @@ class Retries(Frozen, frozen=True):
     - `status`: response codes that are worth a retry of an idempotent request
     - `hedge_after`: seconds without a first byte after which an idempotent request is sent a second
       time; 0 disables hedging
+    - `grpc`: status codes of gRPC that are worth a retry of a call without an answer
     """
 
     attempts: int = 2
@@ -149,6 +150,7 @@ class Retries(Frozen, frozen=True):
     body_limit: int = 65536
     status: tuple[int, ...] = (502, 503)
     hedge_after: float = 0.0
+    grpc: tuple[int, ...] = ()
 
 
 class Limits(Frozen, frozen=True):

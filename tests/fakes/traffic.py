@@ -92,6 +92,7 @@ def report(worker: int, sequence: int, end: float) -> Report:
             ),
             calls={"shop/orders": 2},
             uncovered={"shop/snoop": 1},
+            grpc={"/shop.Orders/Get UNAVAILABLE": 1},
         )
         for name in SERVICES
     )

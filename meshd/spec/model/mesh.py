@@ -127,7 +127,8 @@ class Mesh(Model):
     def probe(self) -> HealthCheck:
         """The health check of an HTTP port, with the Host that its probes send; without one there,
         they send the replica's address."""
-        health = self.health.resolve(tcp=False)
+        # A server of HTTP/2 need not understand a probe in HTTP/1.1.
+        health = self.health.resolve(tcp=self.protocol in ("h2c", "h2"))
         exact = next((route.host for route in self.routes if "*" not in route.host), "")
         if health.host or not exact:
             return health

@@ -70,6 +70,8 @@ class Retries(Model):
     - `status`: status codes that cause a retry of an idempotent request
     - `hedge_after`: seconds without a response after which an idempotent request is sent a second
       time; 0 means never
+    - `grpc`: status codes of gRPC, such as UNAVAILABLE, that cause a retry of a call that got
+      nothing else. Default: none
     """
 
     attempts: Annotated[Count, Field(le=10)] = 2
@@ -78,6 +80,10 @@ class Retries(Model):
     body_limit: Size = 65536
     status: tuple[Annotated[WholeNumber, Field(ge=500, le=599)], ...] = (502, 503)
     hedge_after: Duration = 0.0
+    grpc: tuple[str, ...] = ()
+
+    _many_codes = field_validator("grpc", mode="before")(shorthand.wrap_in_list)
+    _codes = field_validator("grpc")(shorthand.check_grpc_codes)
 
 
 class LimitsSpec(Model):

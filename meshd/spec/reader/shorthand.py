@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from meshd.spec.cron_expression import parse_cron
+from proxy.http2.grpc import CODES
 
 Item = TypeVar("Item")
 _QUANTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
@@ -59,7 +60,7 @@ def expand_health(value: object) -> object:
     if isinstance(value, str):
         if value.startswith("/"):
             return {"type": "http", "path": value}
-        if value in {"auto", "http", "tcp", "none"}:
+        if value in {"auto", "http", "grpc", "tcp", "none"}:
             return {"type": value}
         raise ValueError(
             f"{value!r} is not a valid health check; expected a path such as /healthz, tcp, none, "
@@ -290,6 +291,17 @@ def expand_upstream_tls(value: object) -> object:
     if isinstance(value, bool):
         return {} if value else None
     return value
+
+
+def check_grpc_codes(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Check names of status codes of gRPC, and return them in upper case."""
+    found = tuple(name.upper().replace("-", "_") for name in names)
+    for name in found:
+        if name not in CODES or name == "OK":
+            raise ValueError(
+                f"{name!r} is not a status code of a failed call; expected e.g. UNAVAILABLE"
+            )
+    return found
 
 
 def check_hash_by(text: str) -> str:

@@ -53,6 +53,7 @@ def samples(metrics: Metrics) -> Samples:
         ("meshd_requests_total", {"method": "GET", "code": "2xx"}, 16),
         ("meshd_requests_total", {"method": "OTHER", "code": "4xx"}, 4),
         ("meshd_proxy_failures_total", {"reason": "timeout"}, 4),
+        ("meshd_grpc_requests_total", {"method": "/shop.Orders/Get", "code": "UNAVAILABLE"}, 4),
         ("meshd_calls_total", {"caller": "shop/orders"}, 8),
         ("meshd_arrivals_total", {}, 24),
         ("meshd_retries_total", {}, 4),
