@@ -249,6 +249,7 @@ def _compile_route(
         mirror_share=spec.mirror_share,
         paths=spec.paths or "",
         background=spec.background,
+        client_certificate=spec.client_certificate,
     )
 
 

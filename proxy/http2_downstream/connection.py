@@ -36,6 +36,7 @@ from proxy.http2.codec import (
 from proxy.http2.request import Field, translate_request
 from proxy.http2_downstream.stream import UNSENT_LOW, Http2Stream, websocket_key
 from proxy.request import accounting, fast_path, half_close
+from proxy.request.headers import certificate_line
 from proxy.request.sinks import NEVER, ClientSink
 from proxy.tls.session_info import TlsSession
 from proxy.transport.proxy_header import ProxiedAddress
@@ -380,11 +381,11 @@ class Http2Connection(ClientSink):
         host = head.host or b""
         if head.forwarded and self._trusted:
             lines = extend_forwarded(head, self._hop, self.scheme, host)
-            return lines + self.plane.head_cache.hop_lines
+            return lines + certificate_line(self.tls) + self.plane.head_cache.hop_lines
         if host != self._lines_host:
-            self._lines = self.plane.head_cache.forwarded_lines(
-                self._hop or UNKNOWN, self.scheme, host
-            )
+            lines = self.plane.head_cache.forwarded_lines(self._hop or UNKNOWN, self.scheme, host)
+            # Via is the last line, if there is one.
+            self._lines = certificate_line(self.tls) + lines
             self._lines_host = host
         return self._lines
 

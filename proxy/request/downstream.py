@@ -22,7 +22,7 @@ from proxy.http1.rewrite import ALLOW, build_response, extend_forwarded
 from proxy.request import accounting, failure, fast_path, half_close
 from proxy.request.exchange import Exchange
 from proxy.request.failure import CHALLENGE, Failure
-from proxy.request.headers import own_response
+from proxy.request.headers import certificate_line, own_response
 from proxy.request.phases import TUNNEL
 from proxy.request.sinks import NEVER, ClientSink
 from proxy.tls.session_info import TlsSession
@@ -444,11 +444,11 @@ class Downstream(ClientSink):
         host = head.host or b""
         if head.forwarded and self._trusted:
             lines = extend_forwarded(head, self._hop, self.scheme, host)
-            return lines + self._plane.head_cache.hop_lines
+            return lines + certificate_line(self.tls) + self._plane.head_cache.hop_lines
         if host != self._lines_host:
-            self._lines = self._plane.head_cache.forwarded_lines(
-                self._hop or UNKNOWN, self.scheme, host
-            )
+            lines = self._plane.head_cache.forwarded_lines(self._hop or UNKNOWN, self.scheme, host)
+            # Via is the last line, if there is one.
+            self._lines = certificate_line(self.tls) + lines
             self._lines_host = host
         return self._lines
 

@@ -58,6 +58,7 @@ AMBIGUOUS_PATH: Final = Failure(
 TOO_LARGE: Final = Failure("too-large", 413, "the request body is too large")
 NO_ROUTE: Final = Failure("no-route", 404, "no route matches this host and path")
 NO_SERVICE: Final = Failure("no-service", 404, "no service has that name")
+NO_CERTIFICATE: Final = Failure("client-certificate", 403, "a client certificate is required")
 DENIED: Final = Failure("denied", 403, "this service may not be called from there")
 BAD_TOKEN: Final = Failure("bad-token", 403, "the path holds no valid credential")
 NO_ENDPOINT: Final = Failure("no-endpoint", 503, "no replica is ready")

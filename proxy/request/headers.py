@@ -1,7 +1,8 @@
 """The heads that an exchange sends: the request's head for the endpoint, the response's head for
-the client. `Exchange` and `Downstream` call these functions; they change nothing."""
+the client. `Exchange` and the connections of clients call these functions; they change nothing."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from proxy.http1 import rewrite
 from proxy.http1.request import END, VIA, VIA_1_0
@@ -9,9 +10,13 @@ from proxy.http1.response import ResponseHead
 from proxy.http1.rewrite import CRLF, edit_fields, host_line
 from proxy.request import tracing
 from proxy.state.routing_table import CompiledEdits
+from proxy.tls.session_info import TlsSession
 
 if TYPE_CHECKING:
     from proxy.request.exchange import Exchange
+
+_SAFE: Final = "".join([chr(code) for code in range(0x21, 0x7F) if chr(code) not in '";,\\'])
+"""Characters of URIs and host names that end no element of X-Forwarded-Client-Cert."""
 
 
 def request_head(exchange: "Exchange") -> bytes:
@@ -105,6 +110,18 @@ def _cookie_line(exchange: "Exchange") -> bytes:
     secure = b"; Secure" if exchange.client.tls is not None else b""
     attributes = b"; Path=/; HttpOnly; SameSite=Lax" + secure + CRLF
     return b"Set-Cookie: " + exchange.sticky_cookie + attributes
+
+
+def certificate_line(tls: TlsSession | None) -> bytes:
+    """Return the line that names the client's certificate in the form of Envoy; empty without one.
+    What an untrusted client sends in this field is removed like all fields about earlier hops."""
+    if tls is None or tls.client is None:
+        return b""
+    client = tls.client
+    elements = [f"Hash={client.digest}", f'Subject="{client.subject}"']
+    elements += [f"URI={quote(uri, _SAFE)}" for uri in client.uris]
+    elements += [f"DNS={quote(name, _SAFE)}" for name in client.names]
+    return f"X-Forwarded-Client-Cert: {';'.join(elements)}\r\n".encode()
 
 
 def _hsts_line(exchange: "Exchange", head: bytes) -> bytes:

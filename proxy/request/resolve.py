@@ -113,6 +113,8 @@ def apply_route(
     """Return where a route sends a request of `client`. Raises RequestRefused."""
     target, delay = head.target, 0.0
     if not route.passes_through:
+        if route.route.client_certificate and (client.tls is None or client.tls.client is None):
+            raise RequestRefused(failure.NO_CERTIFICATE)
         _check_rate(route, head, client.address, now)
         rewritten = route.rewrite_target(target)
         if rewritten is None:

@@ -129,6 +129,7 @@ class CompiledRoute:
             or self.limiter
             or self._rewrites
             or self.fault
+            or route.client_certificate
             or route.redirect
             or self.mirror
         )
@@ -165,12 +166,14 @@ class CompiledRoute:
 
 
 def _is_guarded(route: Route, allowing: set[str]) -> bool:
-    """Return whether a route restricts who may use it: by conditions, a limit, an answer instead of
-    the service's, or because one of its services is in `allowing`, those with an `allow` list."""
+    """Return whether a route restricts who may use it: by conditions, a limit, client certificates,
+    an answer instead of the service's, or because one of its services is in `allowing`, those with
+    an `allow` list."""
     fault = route.fault
     return bool(
         route.matches
         or route.rate_limit
+        or route.client_certificate
         or (fault is not None and fault.abort)
         or any(target.service in allowing for target in route.targets)
     )

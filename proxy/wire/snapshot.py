@@ -285,6 +285,7 @@ class Route(Frozen, frozen=True):
     - `paths`: whether paths are refused that go around a guarded route in one of their readings;
       empty leaves it to the listener
     - `background`: whether its requests neither start a service from zero nor count as its load
+    - `client_certificate`: whether its requests need a verified client certificate
     """
 
     id: str
@@ -304,6 +305,7 @@ class Route(Frozen, frozen=True):
     mirror_share: float = 1.0
     paths: PathPolicy = ""
     background: bool = False
+    client_certificate: bool = False
 
 
 class Service(Frozen, frozen=True):

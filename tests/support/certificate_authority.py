@@ -33,6 +33,7 @@ class Authority:
 
     def __init__(self, folder: Path, name: str = "Test CA") -> None:
         self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         found = self._build(self._name, self._key.public_key(), (), 0, 30, is_ca=True)

@@ -92,6 +92,7 @@ class RouteSpec(Model):
       route
     - `background`: its requests, such as those of a monitor, neither start the service from zero
       nor count as its load; without a replica they get 503
+    - `client_certificate`: its requests need a verified client certificate; others get 403
     - `tls`: `auto` gets a certificate for the host from a certificate authority, see `AcmeSettings`
     """
 
@@ -110,6 +111,7 @@ class RouteSpec(Model):
     mirror_share: Percent = 1.0
     paths: Literal["strict", "as-is"] | None = None
     background: bool = False
+    client_certificate: bool = False
     tls: Literal["auto"] | None = None
 
     _short = model_validator(mode="before")(shorthand.expand_route)

@@ -14,8 +14,11 @@ from proxy.wire.snapshot import (
     CertificateFiles,
     Generation,
     ListenerTls,
+    Route,
     Snapshot,
+    Target,
 )
+from tests.support.certificate_authority import Authority, Issued
 from tests.support.proxy_scene import OK, Visit, answers, get, on_uvloop, post, service
 from tests.support.tls_scene import TlsScene, tls_scene
 from tests.support.waiting import stays, wait_until
@@ -370,3 +373,74 @@ async def test_idle_connections_are_kept(tmp_path: Path) -> None:
         for client in clients:
             await client.send(get())
             assert (await client.response())[0] == 200
+
+
+async def ask_as(scene: TlsScene, identity: Issued | None) -> None:
+    """Send a request. With TLS 1.3 a client learns only when it reads that it was refused."""
+    client = await scene.secure(identity=identity)
+    await client.send(get())
+    await client.response()
+
+
+@on_uvloop
+async def test_client_certificates_are_required(tmp_path: Path) -> None:
+    staff = Authority(tmp_path / "staff", "Staff")
+    tls = ListenerTls(client_ca=staff.ca, client="required")
+    problems: list[str] = []
+    async with tls_scene(tmp_path, {"on_problem": problems.append}, tls=tls) as scene:
+        (origin,) = await scene.serve(answers(OK))
+        ann = staff.issue("ann", "ann.test", "spiffe://shop/ann")
+        client = await scene.secure(identity=ann)
+        for _ in range(3):
+            await client.send(get("/", "X-Forwarded-Client-Cert: Hash=spoofed"))
+            assert (await client.response())[0] == 200
+        seen = origin.visits[0].raw
+        expected = f'Hash={ann.digest};Subject="CN=ann";URI=spiffe://shop/ann;DNS=ann.test'
+        assert seen.count(f"\r\nX-Forwarded-Client-Cert: {expected}\r\n".encode()) == 3
+        assert b"spoofed" not in seen
+        scene.plane.handshakes.take()
+        old = staff.issue("old", since=-9, until=-1)
+        for identity in (None, scene.authority.issue("eve"), old):
+            with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+                await ask_as(scene, identity)
+        await wait_until(lambda: not scene.plane.handshakes.pending, 10, "all ended")
+        assert scene.plane.handshakes.take() == {"client_certificate": 3}
+        assert len(problems) == 1
+        assert len(origin.visits) == 1
+
+
+@on_uvloop
+async def test_a_route_requires_what_the_listener_asks_for(tmp_path: Path) -> None:
+    staff = Authority(tmp_path / "staff", "Staff")
+    tls = ListenerTls(client_ca=staff.ca, client="optional")
+    async with tls_scene(tmp_path, tls=tls) as scene:
+        origin = await scene.origin(answers(OK))
+        admin = Route("admin", (Target("shop"),), path="/admin", client_certificate=True)
+        scene.install(service(origin), routes=(Route("all", (Target("shop"),)), admin))
+        ann = staff.issue("ann")
+        for identity, path, expected in (
+            (None, "/", 200),
+            (None, "/admin/x", 403),
+            # Some servers would read these as paths of the route that is guarded.
+            (None, "/%61dmin", 400),
+            (None, "//admin", 400),
+            (ann, "/", 200),
+            (ann, "/admin/x", 200),
+        ):
+            client = await scene.secure(identity=identity)
+            for _ in range(1 if expected == 400 else 3):
+                await client.send(get(path))
+                assert (await client.response())[0] == expected, path
+        assert b"".join(each.raw for each in origin.visits).count(b"GET /admin/x") == 3
+
+
+@on_uvloop
+async def test_a_certificate_that_a_trusted_proxy_names_is_kept(tmp_path: Path) -> None:
+    tls = ListenerTls(client="optional", client_ca=Authority(tmp_path / "staff").ca)
+    async with tls_scene(tmp_path, tls=tls) as scene:
+        origin = await scene.origin(answers(OK))
+        scene.install(service(origin), trusted_proxies=("127.0.0.1/32",))
+        client = await scene.secure()
+        await client.send(get("/", "X-Forwarded-Client-Cert: Hash=abc", "X-Forwarded-For: 1.2.3.4"))
+        assert (await client.response())[0] == 200
+        assert b"\r\nX-Forwarded-Client-Cert: Hash=abc\r\n" in origin.visits[0].raw
