@@ -31,6 +31,8 @@ COMPILED = [
         "admit", "backlog", "eject", "gradient", "hashing", "idle_age", "latency", "path_policy",
         "ratelimit", "retry", "route",
     )),
+    *(f"proxy/http2/{name}.py" for name in ("abuse", "frames", "request", "response")),
+    *(f"proxy/http2_downstream/{name}.py" for name in ("connection", "stream")),
     *(f"proxy/observe/{name}.py" for name in ("counters", "histogram", "log_line")),
     "proxy/wire/buckets.py",
     "proxy/ipc/shared_memory.py",
@@ -50,7 +52,7 @@ COMPILED = [
         "accounting", "direction", "dispatch", "phases", "pipes", "poller", "session", "sockets",
     )),
 ]  # fmt: skip
-COMPILER_PACKAGES = ["mypy>=1.18", "msgspec>=0.20"]
+COMPILER_PACKAGES = ["mypy>=1.18", "msgspec>=0.20", "ngh2>=0.3,<0.4"]
 """Needed to compile: mypyc, and a package whose types the modules use."""
 COMPILE_SETTING = os.environ.get("MESHD_COMPILE", "")
 CompileSources = Callable[..., list[str]]

@@ -7,8 +7,8 @@ budget is used up. The codec limits the size of messages by itself.
 from typing import Final
 
 CONTROL_BURST: Final = 1000.0
-"""Control frames (PING, SETTINGS, PRIORITY_UPDATE, WINDOW_UPDATE, empty DATA) that a peer may send
-at once: a client sends up to two WINDOW_UPDATE for each DATA frame, and a few PING."""
+"""Control frames (PING, SETTINGS, WINDOW_UPDATE, empty DATA, PRIORITY and unknown ones) that a peer
+may send at once: a client sends up to two WINDOW_UPDATE for each DATA frame, and a few PING."""
 CONTROL_RATE: Final = 100.0
 """The same per second. A flood at this rate costs less than 0.1 % of a core."""
 CONTROL_PER_WORK: Final = 10.0
@@ -19,20 +19,16 @@ RESET_BURST: Final = 200.0
 open. A user who leaves a page resets what it loads."""
 RESET_RATE: Final = 20.0
 """The same per second: more than a client that gives up requests after a deadline needs."""
-SILENT_BYTES: Final = 512 * 1024
-"""Bytes without any event, which only frames that mean nothing and endless header blocks have: a
-header block has at most 272 KiB, a DATA frame 16 KiB."""
 
 
 class FrameBudget:
     """Counts what one peer sends; each method returns whether that is still acceptable."""
 
-    __slots__ = ("_control", "_resets", "_silent", "_since")
+    __slots__ = ("_control", "_resets", "_since")
 
     def __init__(self, now: float) -> None:
         self._control = CONTROL_BURST
         self._resets = RESET_BURST
-        self._silent = 0
         self._since = now
 
     def earn(self) -> None:
@@ -54,10 +50,12 @@ class FrameBudget:
         self._resets -= 1.0
         return self._resets >= 0.0
 
-    def take_silence(self, size: int) -> bool:
-        """Note received bytes: their number if no event came from them, else 0."""
-        self._silent = self._silent + size if size else 0
-        return self._silent <= SILENT_BYTES
+    def take_controls(self, frames: int, now: float) -> bool:
+        """Note frames that have no effect."""
+        if self._control < frames:
+            self._refill(now)
+        self._control -= frames
+        return self._control >= 0.0
 
     def _refill(self, now: float) -> None:
         """Add what was earned by time."""

@@ -33,6 +33,7 @@ from proxy.http2.codec import (
     TrailersReceived,
     WindowUpdated,
 )
+from proxy.http2.frames import FINE, FrameGuard
 from proxy.http2.request import Field, translate_request
 from proxy.http2_downstream.stream import UNSENT_LOW, Http2Stream, websocket_key
 from proxy.request import accounting, fast_path, half_close
@@ -101,6 +102,7 @@ class Http2Connection(ClientSink):
     __slots__ = (
         "_budget",
         "_full",
+        "_guard",
         "_hop",
         "_keep_alive",
         "_learned",
@@ -132,6 +134,7 @@ class Http2Connection(ClientSink):
         self.transport: asyncio.Transport | None = None
         self.streams: dict[int, Http2Stream] = {}
         self._budget = FrameBudget(plane.clock())
+        self._guard = FrameGuard()
         self._touched: set[Http2Stream] = set()
         self._stage = _NEW
         self._full = False
@@ -195,10 +198,14 @@ class Http2Connection(ClientSink):
         now = plane.now = plane.clock()
         self._reading = True
         try:
-            events = self.codec.receive(data)
-            if not self._budget.take_silence(0 if events else len(data)):
-                self._punish()
-            self._handle(events, now)
+            guard = self._guard
+            code = guard.scan(data)
+            if code != FINE:
+                self.codec.terminate(code)
+            else:
+                if guard.ignored and not self._budget.take_controls(guard.ignored, now):
+                    self._punish()
+                self._handle(self.codec.receive(data), now)
         except ConnectionFailed as failed:
             self._fail(failed)
         self._reading = False

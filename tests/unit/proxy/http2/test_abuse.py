@@ -6,7 +6,6 @@ from proxy.http2.abuse import (
     CONTROL_RATE,
     RESET_BURST,
     RESET_RATE,
-    SILENT_BYTES,
     FrameBudget,
 )
 
@@ -53,9 +52,8 @@ def test_resets_have_their_own_budget() -> None:
     )
 
 
-def test_bytes_without_an_event_are_limited() -> None:
+def test_frames_without_effect_count_as_control_frames() -> None:
     budget = FrameBudget(0.0)
-    assert budget.take_silence(SILENT_BYTES)
-    assert not budget.take_silence(1)
-    assert budget.take_silence(0), "an event ends the silence"
-    assert budget.take_silence(SILENT_BYTES)
+    assert budget.take_controls(int(CONTROL_BURST), 0.0)
+    assert not budget.take_controls(1, 0.0)
+    assert budget.take_controls(1, 1.0)
