@@ -85,6 +85,8 @@ _FRAME: Final = struct.Struct("!HBBBLLL")
 """A GOAWAY frame without debug data: length, type, flags and stream, last stream and error code."""
 _GOAWAY_TYPE: Final = 7
 """Frame type of GOAWAY."""
+LAST_STREAM: Final = (1 << 31) - 1
+"""The largest id of a stream: a GOAWAY frame with it refuses none."""
 _GOAWAY_SIZE: Final = 8
 """Bytes of its payload."""
 _CLOSED_STREAM_ERRORS: Final = (ngh2.StreamProtocolError, ngh2.ConnectionStateError)
@@ -113,7 +115,7 @@ class Codec:
     - `last_stream`: id of the last stream that the peer opened.
     """
 
-    __slots__ = ("_connection", "last_stream")
+    __slots__ = ("_connection", "_notice", "last_stream")
 
     def __init__(self, *, is_server: bool) -> None:
         configuration = ngh2.Configuration(
@@ -128,6 +130,7 @@ class Codec:
         )
         role = ngh2.Role.SERVER if is_server else ngh2.Role.CLIENT
         self.last_stream = 0
+        self._notice = b""
         self._connection = connection = ngh2.Connection(role, configuration)
         settings = {
             Setting.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
@@ -159,7 +162,12 @@ class Codec:
         """Return at most `limit` bytes to send now; empty if there are none. Raises
         ConnectionFailed."""
         try:
-            return self._connection.data_to_send(limit)
+            data = self._connection.data_to_send(limit)
+            if self._notice and len(data) < limit:
+                data += self._notice
+                self._notice = b""
+                self._connection.ping()
+            return data
         except ngh2.ConnectionStateError:
             return b""
         except (ngh2.NGH2Error, ValueError) as error:
@@ -272,12 +280,13 @@ class Codec:
     # --- the end
 
     def announce_end(self) -> None:
-        """Tell a client to open no more streams, as the first of two steps: streams that it opens
-        until it knows are still served."""
-        try:
-            self._connection.send_shutdown_notice()
-        except ngh2.ConnectionStateError:
-            return
+        """Ask a client to open no more streams, as the first of two steps. Streams that it opens
+        until it knows are still served; its answer to the PING behind it, which
+        `PingAcknowledged` reports, says that it knows.
+
+        libnghttp2 would end a connection without streams with this frame: it is sent without
+        its knowledge."""
+        self._notice = goaway_frame(LAST_STREAM, ErrorCode.NO_ERROR)
 
     def end(self) -> None:
         """Refuse streams that are opened from now on; those before continue. The second step."""
@@ -290,13 +299,6 @@ class Codec:
         """End the connection and all its streams with an error code."""
         try:
             self._connection.terminate_connection(code)
-        except ngh2.ConnectionStateError:
-            return
-
-    def ping(self) -> None:
-        """Ask the peer for a sign of life, which `PingAcknowledged` reports."""
-        try:
-            self._connection.ping()
         except ngh2.ConnectionStateError:
             return
 

@@ -531,8 +531,6 @@ class Http2Connection(ClientSink):
         self._stage = _LEAVING
         self.deadline = self.plane.clock() + LEAVE
         self.codec.announce_end()
-        # Streams that the client opened before it knew arrive before its answer.
-        self.codec.ping()
         self.schedule_flush()
 
     def expire(self, now: float) -> None:

@@ -62,6 +62,10 @@ class Http2Client:
         self.changed = asyncio.Event()
         self.task = asyncio.get_running_loop().create_task(self._read())
 
+    @staticmethod
+    def new_answer() -> Answer:
+        return Answer()
+
     async def _read(self) -> None:
         while data := await self._receive():
             for event in self.codec.receive(data):

@@ -106,8 +106,8 @@ def test_a_field_list_beyond_the_limit_ends_the_connection() -> None:
 def test_a_connection_ends_in_two_steps() -> None:
     server, client = connected()
     server.announce_end()
-    ((kind, _, payload),) = frames(server.output(NO_LIMIT))
-    assert (kind, payload[:4]) == (7, b"\x7f\xff\xff\xff")
+    assert frames(server.output(NO_LIMIT)) == [(7, 0, b"\x7f\xff\xff\xff" + bytes(4))]
+    assert frames(server.output(NO_LIMIT)) == [(6, 0, bytes(8))]
     late = client.send_request(REQUEST, complete=True)
     server.receive(client.output(NO_LIMIT))
     server.end()
