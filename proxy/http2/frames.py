@@ -19,11 +19,12 @@ PROTOCOL_ERROR: Final = 1
 """Error codes of HTTP/2 (RFC 9113, section 7)."""
 STREAM_CLOSED: Final = 5
 """A frame on a stream that its sender has ended."""
-_DATA: Final = 0
-"""Frame types (RFC 9113, section 6)."""
 _HEADERS: Final = 1
+"""Frame type of HEADERS (RFC 9113, section 6.2)."""
 _PRIORITY: Final = 2
+"""Frame type of PRIORITY."""
 _RST_STREAM: Final = 3
+"""Frame type of RST_STREAM. DATA, with 0, is the only other one before it."""
 _LAST_TYPE: Final = 9
 """The largest type of RFC 9113, CONTINUATION."""
 _PRIORITY_UPDATE: Final = 16
