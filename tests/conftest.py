@@ -51,7 +51,7 @@ def prometheus_problem() -> str | None:
     return f"{' and '.join(missing)} not installed" if missing else None
 
 
-TOOLS_OF_ENGINE = ("chromium", "curl", "docker-registry", "nginx")
+TOOLS_OF_ENGINE = ("chromium", "curl", "docker-registry", "h2load", "nghttp", "nginx")
 """Programs that `make test-tools` installs, so they are required together with the engine."""
 
 

@@ -19,8 +19,6 @@ _DROPPED: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
 """Fields of a connection, which HTTP/2 forbids (RFC 9113, section 8.2.2)."""
-_STATUS: Final = slice(9, 12)
-"""Where a status line has the status, behind the version and a space."""
 SWITCHED: Final = b"101"
 """Status of a switch of protocols, which HTTP/2 does not have."""
 
@@ -35,7 +33,8 @@ class ResponseFields:
     def translate(self, head: bytes) -> list[Field]:
         """Return the fields of a head in the form of HTTP/1.1, with or without the empty line."""
         lines = head.split(b"\r\n")
-        status = lines[0][_STATUS]
+        # The status line is `HTTP/1.1 200 OK`.
+        status = lines[0][9:12]
         fields: list[Field] = [(b":status", status)]
         known = self._fields
         for index in range(1, len(lines)):

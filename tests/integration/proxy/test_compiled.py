@@ -20,6 +20,7 @@ TESTS = (
     "tests/unit/proxy/http1/test_request.py",
     "tests/unit/proxy/http1/test_response.py",
     "tests/unit/proxy/http1/test_request_template.py",
+    "tests/unit/proxy/http2",
     "tests/unit/proxy/observe/test_recording.py",
     "tests/unit/proxy/policy/test_eject.py",
     "tests/unit/proxy/policy/test_route.py",
@@ -33,6 +34,8 @@ TESTS = (
     "tests/integration/proxy/test_exchange_streaming.py",
     "tests/integration/proxy/test_exchange_waiting.py",
     "tests/integration/proxy/test_fast_path.py",
+    "tests/integration/proxy/test_http2.py",
+    "tests/integration/proxy/test_http2_tunnels.py",
     "tests/integration/proxy/test_tcp.py",
 )
 
