@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy.wire.snapshot import ListenerTls
+from tests.support.certificate_authority import Authority, Issued
 from tests.support.http2 import Http2Client, create_client
 from tests.support.proxy_scene import OK, Visit, answers, get, on_uvloop
 from tests.support.tls_scene import TlsScene, tls_scene
@@ -24,8 +25,8 @@ DEVIATIONS = {
 """Cases of h2spec that fail over TLS."""
 
 
-async def connect(scene: TlsScene) -> Http2Client:
-    context = scene.authority.client_context(None)
+async def connect(scene: TlsScene, identity: Issued | None = None) -> Http2Client:
+    context = scene.authority.client_context(identity)
     context.set_alpn_protocols(["h2", "http/1.1"])
     client = Http2Client(
         *await asyncio.open_connection(
@@ -48,6 +49,23 @@ async def test_requests_over_tls_have_the_scheme_https(tmp_path: Path) -> None:
             assert (answer.status, answer.body) == (200, b"ok")
             assert answer.get(b"strict-transport-security") == b"max-age=60"
         assert origin.visits[0].raw.count(b"\r\nX-Forwarded-Proto: https\r\n") == 3
+        await client.close()
+
+
+@on_uvloop
+async def test_the_certificate_of_a_client_reaches_the_service(tmp_path: Path) -> None:
+    staff = Authority(tmp_path / "staff", "Staff")
+    tls = ListenerTls(client_ca=staff.ca, client="required")
+    async with tls_scene(tmp_path, HTTP2, tls=tls) as scene:
+        (origin,) = await scene.serve(answers(OK))
+        ann = staff.issue("ann", "ann.test")
+        client = await connect(scene, ann)
+        for _ in range(3):
+            spoofed = [(b"x-forwarded-client-cert", b"Hash=spoofed")]
+            assert (await client.get(fields=spoofed)).status == 200
+        expected = f'X-Forwarded-Client-Cert: Hash={ann.digest};Subject="CN=ann";DNS=ann.test'
+        assert origin.visits[0].raw.count(f"\r\n{expected}\r\n".encode()) == 3
+        assert b"spoofed" not in origin.visits[0].raw
         await client.close()
 
 
