@@ -206,6 +206,10 @@ class Client:
             return []
         return msgspec.json.decode(found, type=list[CertificateStatus])
 
+    async def retry_certificate(self, name: str) -> None:
+        """Try at once to get the certificate of a host after a failure."""
+        await self._call("POST", f"v1/certificates/{quote(name)}/retry")
+
     async def sizes(self) -> Sequence[Sizing]:
         """Return what replicas of each service used in the last week, and the proposed limits."""
         return msgspec.json.decode(await self._call("GET", "v1/sizes"), type=list[Sizing])

@@ -86,6 +86,7 @@ class Handlers:
             web.get("/v1/events", self.events),
             web.get("/v1/sizes", self.sizes),
             web.get("/v1/certificates", self.certificates),
+            web.post("/v1/certificates/{name}/retry", self.retry_certificate),
             web.put("/v1/projects/{project}", self.deploy),
             web.get("/v1/projects/{project}", self.progress),
             web.delete("/v1/projects/{project}", self.down),
@@ -199,6 +200,10 @@ class Handlers:
 
     async def certificates(self, _: web.Request) -> web.Response:
         return json_response(list(self._control.certificates()))
+
+    async def retry_certificate(self, request: web.Request) -> web.Response:
+        self._control.retry_certificate(request.match_info["name"])
+        return web.Response(status=204)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         since = parse_number(request, "since", 0, _MAX_ID)

@@ -91,6 +91,9 @@ class Control(Protocol):
     def certificates(self) -> Sequence[CertificateStatus]:
         """Return the TLS certificates that the proxy serves, and those that are wanted."""
 
+    def retry_certificate(self, name: str) -> None:
+        """Try at once to get the certificate of a host after a failure. Raises NotFound."""
+
     def subscribe(self) -> AsyncIterator[Event]:
         """Yield new events."""
 

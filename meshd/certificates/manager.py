@@ -98,6 +98,18 @@ class CertificateManager:
             for each in self._wanted()
         ]
 
+    def retry(self, name: str = "") -> bool:
+        """Try again at once for a name after a failure; without one, for all names. False if the
+        name is not wanted. Raises OSError."""
+        wanted = [each for each in self._wanted() if name in ("", each.name)]
+        for each in wanted:
+            for known in (each.name, PAUSE):
+                past = self._store.record(each.authority.id, known)
+                if past.retry_at:
+                    now = msgspec.structs.replace(past, retry_at=0.0)
+                    self._store.keep_record(each.authority.id, known, now)
+        return bool(wanted)
+
     async def run(self) -> None:
         """Order, renew and warn until cancelled."""
         try:

@@ -27,7 +27,7 @@ from meshd.control.shutdown import Shutdown
 from meshd.control.status_reader import StatusReader
 from meshd.control.volumes import VolumeManager
 from meshd.model.certificate import CertificateStatus
-from meshd.model.errors import NotFound, Rejected
+from meshd.model.errors import NotFound, Rejected, StoreWriteError
 from meshd.model.event import Event, Kind
 from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.replica_phase import ALIVE, ENDED
@@ -71,6 +71,7 @@ class ControlFacade:
         log_tail: LogTail,
         shutdown: Shutdown,
         certificates: Callable[[], Sequence[CertificateStatus]],
+        retry_certificate: Callable[[str], bool],
         clock: Callable[[], float],
     ) -> None:
         self._reconciler = reconciler
@@ -92,6 +93,7 @@ class ControlFacade:
         self._log_tail = log_tail
         self._shutdown = shutdown
         self._certificates = certificates
+        self._retry_certificate = retry_certificate
         self._clock = clock
 
     # Queries
@@ -141,6 +143,15 @@ class ControlFacade:
     def certificates(self) -> Sequence[CertificateStatus]:
         """See `Control.certificates`."""
         return self._certificates()
+
+    def retry_certificate(self, name: str) -> None:
+        """See `Control.retry_certificate`."""
+        try:
+            found = self._retry_certificate(name)
+        except OSError as error:
+            raise StoreWriteError(f"the state cannot be written: {error}") from error
+        if not found:
+            raise NotFound(f"no certificate is ordered for {name!r}; see `meshd certificates`")
 
     def subscribe(self) -> AsyncIterator[Event]:
         """See `Control.subscribe`."""

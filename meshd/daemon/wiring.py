@@ -312,6 +312,7 @@ class Parts:
             ),
             shutdown=Shutdown(store, reconciler, claims, publisher, deployments.down, end),
             certificates=self._certificate_status,
+            retry_certificate=certificates.retry if certificates else lambda _: False,
             clock=clock,
         )
 

@@ -233,8 +233,10 @@ class Helper:
             try:
                 settings = read_settings(self._file, self._flags)
                 self._wanted = automatic.find_wanted(settings)
+                if self._certificates is not None:
+                    self._certificates.retry()
                 _log.info("settings reloaded")
-            except (SpecError, BadAcmeSettings) as error:
+            except (SpecError, BadAcmeSettings, OSError) as error:
                 _log.error("keeping the previous settings", error=str(error))
         resolved, problems = await build.resolve_hosts(settings, self._resolve_host, self._resolved)
         for host, problem in problems.items():

@@ -184,6 +184,7 @@ def read_settings(file: str, flags: RawSettings) -> StandaloneSettings:
     assert isinstance(raw, dict)
     try:
         settings = StandaloneSettings.model_validate(_group(raw, flags, node))
+        _check_automatic(settings, node)
         return _read_tls_files(settings, file, node)
     except ValidationError as error:
         found = error.errors()
@@ -193,6 +194,17 @@ def read_settings(file: str, flags: RawSettings) -> StandaloneSettings:
             e for e in found if e["type"] != "too_short" or e["loc"] not in with_invalid_items
         ]
         raise SpecError([_make_problem(each, node) for each in errors]) from error
+
+
+def _check_automatic(settings: StandaloneSettings, node: SourceNode) -> None:
+    """Raise SpecError if a route wants a certificate that no listener's settings can order."""
+    if listeners.list_acme(settings, settings.listen):
+        return
+    for number, route in enumerate(settings.mesh.routes):
+        if route.tls == "auto":
+            text = "auto needs a listener that orders certificates; set tls: {acme: ...}"
+            location = _find_location(node, ("routes", number, "tls"))
+            raise SpecError([Problem(location, "", f"routes.{number}.tls", text)])
 
 
 def _read_tls_files(

@@ -195,6 +195,9 @@ class FakeControl:
     def sizes(self) -> Sequence[Sizing]:
         return self.sized
 
+    def retry_certificate(self, name: str) -> None:
+        self._called("retry certificate", name)
+
     def certificates(self) -> Sequence[CertificateStatus]:
         return self.certified
 

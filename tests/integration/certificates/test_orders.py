@@ -185,7 +185,8 @@ async def test_a_name_that_cannot_be_validated_shows_the_reason_and_delays_no_ot
         assert 299 < bad.retry_at - scene.now() < 361
         assert "rejectedIdentifier" in blocked.error
         pebble.resolve("bad.test", "127.0.0.1")
-        scene.ahead = 400
+        assert not scene.manager.retry("other.test")
+        assert scene.manager.retry("bad.test")
         await scene.issued("bad.test")
     assert scene.status("bad.test").error == ""
 

@@ -463,6 +463,10 @@ async def test_certificates(control: FakeControl, meshd: Meshd) -> None:
     assert "(in 1.5 h)" in second
     assert second.endswith("  validation by http-01 failed: connection refused")
     assert json.loads((await meshd("certificates", "-o", "json")).output)[1]["failures"] == 2
+    assert "trying again" in (await meshd("certificates", "--retry", "Blog.test")).output
+    assert control.calls == [("retry certificate", "blog.test")]
+    assert (await meshd("certificates", "--admin", "127.0.0.1:1")).exit_code == 3
+    assert (await meshd("certificates", "--admin", "x", "--retry", "y")).exit_code == 2
 
 
 async def test_explain_says_why_a_service_waits(control: FakeControl, meshd: Meshd) -> None:

@@ -101,6 +101,8 @@ def test_several_certificates_and_client_authorities() -> None:
     [
         ("tls: {}", "no certificate; expected cert and key, certificates, or acme"),
         ("tls: {key: a}", "key is set without cert"),
+        ("routes: [/, {host: a.test, tls: auto}]", ":2: routes.1.tls: auto needs a listener"),
+        ("tls: {acme: {domains: '*.a.test'}}", "is a wildcard, which needs validation by DNS"),
         ("tls: {cert: a, client: optional}", "client: optional needs client_ca"),
         ("tls: {cert: a, min_version: '1.1'}", "'1.1' is not valid"),
         ("tls: {cert: a, handshake_timeout: 0s}", "is not valid"),
