@@ -16,7 +16,7 @@ import aiohttp
 
 from demo_services.mesh import Mesh, MeshError
 
-RUSH_ENDS = 0.67
+RUSH_ENDS = 0.6
 """When the rush ends, as a fraction of the scenario; see `locustfile.LunchRush`."""
 SCALED = ("orders", "payments")
 """Services that the rush makes larger and its end smaller."""

@@ -83,14 +83,14 @@ class Guest(FastHttpUser):
 
 
 class LunchRush(LoadTestShape):
-    """Low load for the first 22 % of the time, high load until 67 %, then low load again."""
+    """Low load for the first 22 % of the time, high load until 60 %, then low load again."""
 
     def tick(self) -> tuple[int, float] | None:
         """Return the number of users, and how many to start per second; None ends the test."""
         fraction = self.get_run_time() / SECONDS
         if fraction >= 1:
             return None
-        return (RUSH, RUSH / 4) if 0.22 <= fraction < 0.67 else (QUIET, RUSH / 4)
+        return (RUSH, RUSH / 4) if 0.22 <= fraction < 0.6 else (QUIET, RUSH / 4)
 
 
 @events.init.add_listener

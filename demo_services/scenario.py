@@ -126,7 +126,7 @@ async def show(observations: Observations, seconds: float) -> None:
         while True:
             fraction = (time.monotonic() - observations.started) / seconds
             # The same fractions as in `locustfile.LunchRush`.
-            phase = "quiet" if fraction < 0.22 else "rush" if fraction < 0.67 else "quiet again"
+            phase = "quiet" if fraction < 0.22 else "rush" if fraction < 0.6 else "quiet again"
             live.update(
                 screen.live_display(
                     observations.services, phase, observations.clients, observations.lines
