@@ -18,6 +18,7 @@ import msgspec
 
 from meshd.model.replica import DEFAULT_PATH, NO_ANSWER, UNKNOWN_PATH, ProbeResult
 from meshd.spec.model import HealthCheck
+from proxy import http2
 from proxy.transport.proxy_header import build_header
 from proxy.transport.upstream_tls import HTTP1_ALPN, TlsFiles, describe_error, get_client
 from proxy.wire.snapshot import UpstreamTls
@@ -206,6 +207,8 @@ async def probe(
                     return None
                 if health.type == "grpc":
                     # It needs the codec of HTTP/2, which need not be installed.
+                    if not http2.is_available():
+                        return "HTTP/2 is not available: the package ngh2 is missing"
                     from meshd.discovery.grpc_probe import check_health
 
                     return await check_health(

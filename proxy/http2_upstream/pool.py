@@ -53,6 +53,9 @@ class Http2Pool(StreamPool):
         connection.open()
         return connection.begin(sink)
 
+    def has_room(self) -> bool:
+        return any(connection.has_room() for connection in self._connections)
+
     def forget(self, connection: Http2UpstreamConnection) -> None:
         """Note that a connection has ended."""
         if connection in self._connections:

@@ -20,6 +20,10 @@ class StreamPool:
         and the request can be sent at once."""
         raise NotImplementedError
 
+    def has_room(self) -> bool:
+        """Return whether one more stream needs no new connection."""
+        raise NotImplementedError
+
     def close_idle(self, now: float) -> None:
         """Close connections that had no stream for too long at `now`. At infinity, close all of
         them once their streams have ended, and open none on them."""

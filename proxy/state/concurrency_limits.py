@@ -119,7 +119,7 @@ class ConcurrencyLimits:
                 return False
         limit = self._local_limit(limits.endpoint_connections)
         if limit:
-            new = not endpoint.idle
+            new = not endpoint.has_connection()
             total = endpoint.announce_connections(int(new))
             total += self._connections_of_ports(endpoint)
             if new and total > limit and self._close_idle_of_ports(endpoint):
@@ -157,7 +157,7 @@ class ConcurrencyLimits:
         if not admit.may_send(limits, endpoint.in_flight, adaptive):
             return False
         if not self._service.ports:
-            return bool(endpoint.idle) or admit.may_connect(limits, endpoint.connections)
+            return endpoint.has_connection() or admit.may_connect(limits, endpoint.connections)
         requests, connections, closable = endpoint.in_flight, endpoint.connections, False
         for port in self._service.ports:
             other = port.endpoints.get(endpoint.id)
@@ -167,7 +167,7 @@ class ConcurrencyLimits:
                 closable = closable or bool(other.idle)
         if not admit.may_send(limits, requests, 0):
             return False
-        return bool(endpoint.idle) or closable or admit.may_connect(limits, connections)
+        return endpoint.has_connection() or closable or admit.may_connect(limits, connections)
 
     def in_flight_everywhere(self) -> int:
         """Return the requests in flight of all workers, without those in queues. The caller syncs

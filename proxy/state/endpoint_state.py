@@ -231,6 +231,10 @@ class EndpointState:
 
     # --- connections
 
+    def has_connection(self) -> bool:
+        """Return whether one more request needs no new connection."""
+        return bool(self.idle) or (self.streams is not None and self.streams.has_room())
+
     def use_streams(self, streams: "StreamPool") -> None:
         """Send requests on connections that carry several at once."""
         self.streams = streams

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.http2.codec import ErrorCode
-from proxy.wire.snapshot import Endpoint, Parking, Retries, Service, Timeouts, UpstreamTls
+from proxy.wire.snapshot import Endpoint, Limits, Parking, Retries, Service, Timeouts, UpstreamTls
 from tests.support.certificate_authority import Authority, server_context
 from tests.support.http2 import create_client, http2_client
 from tests.support.http2_origin import Call, Http2Origin, echo, http2_origin, with_http2
@@ -150,6 +150,27 @@ async def test_more_streams_than_the_endpoint_allows_open_another_connection() -
         go.set()
         for client in clients:
             assert (await client.response())[0] == 200
+
+
+@on_uvloop
+async def test_a_limit_of_connections_does_not_limit_streams() -> None:
+    go = asyncio.Event()
+
+    async def wait(call: Call) -> None:
+        await go.wait()
+        call.respond(200, b"ok")
+
+    async with scene(with_http2()) as s, http2_origin(wait, most_streams=8) as origin:
+        install(s, origin, limits=Limits(endpoint_connections=1))
+        first = await s.ask(get())
+        await wait_until(lambda: origin.calls, 5)
+        clients = [first, *[await s.ask(get()) for _ in range(11)]]
+        await wait_until(lambda: len(origin.calls) == 8, 5, "as many as one connection takes")
+        assert len(origin.connections) == 1
+        go.set()
+        for client in clients:
+            assert (await client.response())[0] == 200
+        assert len(origin.connections) == 1
 
 
 @on_uvloop
