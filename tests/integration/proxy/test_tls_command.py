@@ -50,8 +50,13 @@ async def test_certificates_are_replaced_under_load(tmp_path: Path) -> None:
             await wait_until(lambda: load.good > 50, 20, "load runs")
             replace_files(current, next_one)
             await wait_until(lambda: "was read again: localhost" in running.said, 20, "read")
+
+            async def is_served() -> bool:
+                return await served(address, tls) != first
+
+            # The workers get it a moment after the supervisor has read it.
+            await wait_until(is_served, 10, "new certificate")
             second = await served(address, tls)
-            assert second != first
             Path(current.key).write_bytes(b"no key")
             await wait_until(lambda: "the previous ones stay in use" in running.said, 20, "refused")
             assert f"{current.key} has no private key in PEM format" in running.said
