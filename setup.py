@@ -52,8 +52,13 @@ COMPILED = [
         "accounting", "direction", "dispatch", "phases", "pipes", "poller", "session", "sockets",
     )),
 ]  # fmt: skip
-COMPILER_PACKAGES = ["mypy>=1.18", "msgspec>=0.20", "ngh2>=0.3,<0.4"]
-"""Needed to compile: mypyc, and a package whose types the modules use."""
+COMPILER_PACKAGES = [
+    "mypy>=1.18",
+    "msgspec>=0.20",
+    "ngh2>=0.3,<0.4; sys_platform == 'linux' and platform_machine in 'x86_64 aarch64'",
+]
+"""Needed to compile: mypyc, and packages whose types the modules use. Without ngh2, which has
+wheels for these platforms, its values are untyped."""
 COMPILE_SETTING = os.environ.get("MESHD_COMPILE", "")
 CompileSources = Callable[..., list[str]]
 BUILD_COMMANDS = {"bdist_wheel", "build", "build_ext", "install"}

@@ -436,7 +436,7 @@ class Http2Connection(ClientSink):
         more = True
         try:
             while more:
-                while self.transport is not None and not self._full:
+                while self.transport is not None and not self._full and self._stage != _ENDED:
                     data = codec.output(OUTPUT)
                     if not data:
                         break
@@ -505,10 +505,10 @@ class Http2Connection(ClientSink):
         if transport is None:
             return
         self.deadline = self.plane.clock() + LINGER
-        if self.tls is None:
-            transport.write_eof()
-        else:
+        if self.tls is not None:
             transport.close()
+        elif not transport.is_closing():
+            transport.write_eof()
 
     def _end_streams(self) -> None:
         streams = tuple(self.streams.values())
