@@ -40,6 +40,9 @@ its workers are free, so its requests do not wait."""
 # The service time.
 MIN_SERVICE_TIME: Final = 1e-5
 """Seconds below which no service time is plausible: a loopback request takes longer."""
+FIRST_ANSWERS: Final = 200.0
+"""Answers up to which the mean of all counts while few requests are in flight, and before which the
+bound is not measured: at first only short requests have ended."""
 KNOWN_ANSWERS: Final = 1000.0
 """Answers after which the mean is known well enough, and starts to follow changes."""
 FALL_WEIGHT, RISE_WEIGHT = 0.3, 0.2
@@ -50,6 +53,26 @@ FULL_WEIGHT_ANSWERS: Final = 300.0
 CREEP: Final = 0.00003
 """Relative rise per second of the service time while replicas are busy: 11 % an hour, so that a
 slower version is noticed in the end, and a rush does not count as one."""
+
+# How long requests take that need not wait.
+QUICK_SHARE: Final = 0.2
+"""Share of the answers of a second whose latency is compared: they do not wait while any worker is
+free, and new replicas that are slow at first serve none of them."""
+SPREAD_WEIGHT: Final = 0.02
+"""Largest weight of one idle second in the ratio of the mean to that latency: a memory of a
+minute."""
+SPREAD_WAIT: Final = 1.1
+"""Mean latency, in service times, up to which requests hardly wait, so that the ratio is known."""
+MAX_QUICK_WAIT: Final = 0.15
+"""Relative rise of that latency up to which some workers are free: requests wait at single
+replicas, not everywhere."""
+MIN_SPREAD: Final = 1.2
+"""Ratio of the mean to that latency from which a queue changes it visibly."""
+LIKE_SPREAD: Final = 0.15
+"""Relative deviation of that ratio up to which all requests take longer, rather than wait."""
+DRIFT_WEIGHT: Final = 0.02
+"""Weight of one second in the slowdown while all requests take longer: a memory of 50 seconds, so
+that the queue of a burst is not taken for a slower service."""
 
 # Workers proven.
 PROBE: Final = 0.2
@@ -67,8 +90,12 @@ MAX_WAIT_WEIGHT: Final = 1.0
 """Wait, in service times, from which `proven` falls with the full weight."""
 
 # Upper bound on the workers.
-ASSUMED_RATIO: Final = 1.5
-"""`bound` over `proven` until the bound has been measured."""
+ASSUMED_RATIO: Final = 0.5
+"""Share beyond the busy workers that a replica may have, until the bound has been measured. It
+shrinks with waiting as `PROBE` does."""
+NEAR_PROVEN, NEAR_BOUND = 0.8, 0.7
+"""Shares of `proven` and of `bound` that must be busy for waiting to say something about the
+bound. Below the second, requests that all take longer are slower rather than waiting."""
 SATURATED_LATENCY: Final = 2.0
 """Latency, in service times, above which all workers are busy: requests wait as long as they are
 worked on."""
@@ -78,7 +105,8 @@ would give 2."""
 FIRST_BOUND_SHARE: Final = 0.8
 """Share of `proven` below which the first measured bound is not believed."""
 SLOWDOWN_RATIO: Final = 0.4
-"""Share of the bound below which replicas have become slower, rather than been measured badly."""
+"""Share of the known workers below which the requests have become slower: a replica does not lose
+most of its workers."""
 FAST_BOUND_WEIGHT, SLOW_BOUND_WEIGHT = 0.2, 0.03
 """Weight of one saturated second in the bound: after a change of the replicas, and otherwise."""
 SLOWDOWN_WEIGHT: Final = 0.2
@@ -127,6 +155,7 @@ def observe(old: CapacityEstimate, signal: Signal) -> CapacityEstimate:
         outside=DECAY * old.outside + outside,
         replicas=DECAY * old.replicas + ready * signal.interval,
         queue=DECAY * old.queue + (signal.queue_sum or 0.0),
+        quick=DECAY * old.quick + done * _quick_latency(signal),
         cpu=_smooth_cpu(old.cpu, signal),
         startup=_learn_startup(old.startup, old.started, signal.startups + signal.wakes),
         started=min(old.started + len(signal.startups) + len(signal.wakes), MAX_STARTED),
@@ -161,7 +190,7 @@ def relative_wait(capacity: CapacityEstimate) -> float:
     if not capacity.completions or not capacity.service_time:
         return 0.0
     mean = capacity.latency / capacity.completions
-    return max(0.0, mean / capacity.service_time - 1.0)
+    return max(0.0, mean / capacity.present_time - 1.0)
 
 
 def _smooth_cpu(old: float, signal: Signal) -> float:
@@ -179,21 +208,36 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
     crowd = signal.awaited / ready
     idle = crowd < max(IDLE_WORKERS, IDLE_SHARE * proven)
     # An idle second counts by itself: the sums may still contain a queue that is gone.
-    service, answers = _learn_service_time(new, own / done if idle else mean, done, idle)
+    uncrowded = crowd <= CROWD_RATIO * bound
+    first = new.answers < FIRST_ANSWERS and uncrowded
+    service, answers = _learn_service_time(new, own / done if idle else mean, done, idle or first)
+    calm = idle or mean < SPREAD_WAIT * service
+    spread = _learn_spread(new, own / done, signal) if calm else new.spread
+    slower = not idle and uncrowded and _all_take_longer(new, mean)
+    slowdown = _learn_slowdown(new, service, min(mean, own / done) if idle else mean, slower)
+    # Up to here a queue of requests that are not crowded would look like it.
+    certain = slowdown > CROWD_RATIO / (1.0 + LIKE_SPREAD)
+    present = service * slowdown if certain else service
     wait = max(0.0, mean / service - 1.0)
     busy = new.completions / new.replicas * service
     sample = busy * (1.0 + PROBE / (1.0 + PROBE_WAIT_FACTOR * wait))
     weight = LEARN_WEIGHT * new.completions / (new.completions + HALF_WEIGHT_ANSWERS)
-    busy_now, latency_now = done / (ready * signal.interval) * service, own / done
+    busy_now, latency_now = done / (ready * signal.interval) * present, own / done
     if done < FEW_ANSWERS and new.completions >= FEW_ANSWERS:
-        busy_now, latency_now = busy, mean
+        busy_now, latency_now = busy * present / service, mean
     # One request at a time does not saturate a replica, however long it takes.
-    crowded = crowd > max(CROWD_RATIO * busy_now, MIN_WORKERS)
-    if new.completions >= FEW_ANSWERS and latency_now > SATURATED_LATENCY * service and crowded:
+    crowded = not slower and crowd > max(CROWD_RATIO * busy_now, MIN_WORKERS)
+    known = saturated or answers >= FIRST_ANSWERS
+    if known and latency_now > SATURATED_LATENCY * present and crowded:
+        usual = bound if saturated else proven
         if saturated and (signal.startups or signal.wakes):
             pass  # Some replicas were ready for a part of this second only.
+        elif busy_now < SLOWDOWN_RATIO * usual:
+            # A replica has as many workers as before, so its requests take longer than before.
+            missing = usual / busy_now - 1.0
+            slowdown *= 1.0 + SLOWDOWN_WEIGHT * min(missing, MAX_SLOWDOWN)
         elif saturated:
-            fast = busy_now > bound or busy_now < SLOWDOWN_RATIO * bound
+            fast = busy_now > bound
             bound += (FAST_BOUND_WEIGHT if fast else SLOW_BOUND_WEIGHT) * (busy_now - bound)
             if busy_now < MIN_WORKERS:
                 # No replica has less than one worker, so its requests take longer than before.
@@ -203,10 +247,15 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
             bound, saturated = max(busy_now, FIRST_BOUND_SHARE * proven), True
     elif sample > proven:
         proven += weight * (sample - proven)
-    elif wait > WAITING and not saturated:
+    elif wait > WAITING and not slower and not saturated:
         proven += weight * min(wait, MAX_WAIT_WEIGHT) * (sample - proven)
     if not saturated:
-        bound = max(bound, ASSUMED_RATIO * proven)
+        assumed = busy * (1.0 + ASSUMED_RATIO / (1.0 + PROBE_WAIT_FACTOR * wait))
+        explained = slower and busy * slowdown < NEAR_BOUND * bound
+        if assumed > bound:
+            bound += weight * (assumed - bound)
+        elif busy > NEAR_PROVEN * proven and not explained:
+            bound += weight * min(wait / WAITING, 1.0) * (assumed - bound)
     elif sample > bound and wait < CALM_WAIT:
         bound += RAISE_BOUND_SHARE * weight * (sample - bound)
     bound = max(bound, MIN_WORKERS)
@@ -218,7 +267,63 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
         proven=proven,
         bound=bound,
         saturated=saturated,
+        spread=spread,
+        slowdown=slowdown,
     )
+
+
+def _learn_slowdown(new: CapacityEstimate, service: float, mean: float, slower: bool) -> float:
+    """Return the factor by which all requests take longer than the service time. It follows the
+    latency while this has the usual spread, and is never above what the latency shows. A rise by
+    `LIKE_SPREAD` may be waiting."""
+    seen = max(1.0, mean / (service * (1.0 + LIKE_SPREAD)))
+    if slower:
+        return min(seen, new.slowdown + DRIFT_WEIGHT * (seen - new.slowdown))
+    return min(seen, new.slowdown)
+
+
+def _has_free_workers(capacity: CapacityEstimate) -> bool:
+    """Return whether many requests do not wait at all, so that waiting ones wait at single
+    replicas: at new ones that are slow at first, for example."""
+    if not capacity.spread or not capacity.completions:
+        return False
+    limit = (1.0 + MAX_QUICK_WAIT) * capacity.service_time / capacity.spread
+    return _quick(capacity) < limit
+
+
+def _quick(capacity: CapacityEstimate) -> float:
+    """Return the latency that `QUICK_SHARE` of the recent answers did not exceed."""
+    return capacity.quick / capacity.completions
+
+
+def _all_take_longer(new: CapacityEstimate, mean: float) -> bool:
+    """Return whether all requests take longer by the same factor, as they do if the service is
+    slower. Waiting adds about the same time to each instead."""
+    if new.spread < MIN_SPREAD or not new.quick:
+        return False
+    return abs(mean / (new.spread * _quick(new)) - 1.0) < LIKE_SPREAD
+
+
+def _quick_latency(signal: Signal) -> float:
+    """Return the latency that `QUICK_SHARE` of the answers of one second do not exceed."""
+    left = QUICK_SHARE * sum([count for _, count in signal.latency])
+    for upper, count in signal.latency:
+        left -= count
+        if left <= 0.0:
+            return upper
+    return 0.0
+
+
+def _learn_spread(new: CapacityEstimate, mean: float, signal: Signal) -> float:
+    """Return the ratio of the mean latency to the quick one with one more idle second."""
+    quick = _quick_latency(signal)
+    if quick <= 0.0 or signal.downstream_sum:
+        return new.spread  # The histogram contains the time of own calls.
+    sample = max(mean / quick, 1.0)
+    if not new.spread:
+        return sample if signal.completions >= FEW_ANSWERS else 0.0
+    weight = SPREAD_WEIGHT * signal.completions / (signal.completions + HALF_WEIGHT_ANSWERS)
+    return new.spread + weight * (sample - new.spread)
 
 
 def _learn_service_time(
@@ -232,6 +337,9 @@ def _learn_service_time(
     old, answers = new.service_time, new.answers
     if not old:
         return max(mean, MIN_SERVICE_TIME), float(done)
+    if idle and mean > old and _has_free_workers(new):
+        # Some replicas are slow, and not the service.
+        mean = min(mean, max(old, (1.0 + MAX_QUICK_WAIT) * new.spread * _quick(new)))
     if mean < old or idle:
         largest = FALL_WEIGHT if mean < old else RISE_WEIGHT
         weight = largest * done / (done + FULL_WEIGHT_ANSWERS)

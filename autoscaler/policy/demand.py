@@ -45,6 +45,8 @@ def observe(old: DemandEstimate, signal: Signal, ahead: float, season: float) ->
     horizon = max(1, round(ahead))
     past = push(old.past, (level, trend, season), horizon)
     shortfalls, level_error, forecast_error = old.shortfalls, old.level_error, old.forecast_error
+    memory = max(SHORTFALL_MEMORY, SHORTFALL_STARTUPS * ahead)
+    peak = max(level, old.peak + (level - old.peak) / memory)
     if len(old.past) >= horizon:
         past_level, past_trend, past_season = old.past[-horizon]
         if past_trend > past_level:
@@ -55,7 +57,6 @@ def observe(old: DemandEstimate, signal: Signal, ahead: float, season: float) ->
         bucket = 0
         if shortfall > 1.0:
             bucket = min(SHORTFALL_BUCKETS - 1, int(BUCKETS_PER_E * log(shortfall)))
-        memory = max(SHORTFALL_MEMORY, SHORTFALL_STARTUPS * ahead)
         shortfalls = _count_shortfall(shortfalls, bucket, 1.0 - 1.0 / memory)
     forecast = max(level if forecast_error > level_error else trend, season)
     return DemandEstimate(
@@ -69,7 +70,19 @@ def observe(old: DemandEstimate, signal: Signal, ahead: float, season: float) ->
         rise,
         level_error,
         forecast_error,
+        peak,
     )
+
+
+def expected_peak(demand: DemandEstimate, quantile: float) -> tuple[float, float]:
+    """Return (requests per second to size for, relative headroom in it).
+
+    The headroom covers this share of the shortfalls of the last minutes, but leads at most to the
+    highest level of that time: a rise from a valley says nothing about rises from a peak.
+    """
+    extra = headroom(demand, quantile)
+    rate = min(demand.forecast * (1.0 + extra), max(demand.forecast, demand.peak))
+    return rate, rate / demand.forecast - 1.0 if demand.forecast else 0.0
 
 
 def headroom(demand: DemandEstimate, quantile: float) -> float:

@@ -42,6 +42,7 @@ def make_decision(
         "season": seen.demand.season,
         "in_flight": seen.signal.in_flight,
         "service_time": capacity.service_time,
+        "slowdown": capacity.slowdown,
         "workers_proven": capacity.proven,
         "workers_bound": capacity.bound,
         "startup": capacity.startup,
@@ -89,7 +90,7 @@ def _measurement(seen: Observation, cause: str) -> str:
             each = workers / seen.needs["latency"].up if workers else seen.capacity.bound
             text = f"{seen.sizing.load / count:.1f} of {each:.1f} workers busy per replica"
             if level:
-                text += f", {level:.1f} requests/s of {seen.capacity.service_time * 1000:.0f} ms"
+                text += f", {level:.1f} requests/s of {seen.capacity.present_time * 1000:.0f} ms"
         case "concurrency":
             in_flight = seen.needs["concurrency"].up * (settings.concurrency or 0.0) / count
             text = f"{in_flight:.1f} of {settings.concurrency:g} requests in flight per replica"

@@ -10,7 +10,7 @@ from typing import Final
 
 from autoscaler.policy import budget
 from autoscaler.policy.capacity import is_strained
-from autoscaler.policy.demand import headroom
+from autoscaler.policy.demand import expected_peak
 from autoscaler.policy.state import CapacityEstimate, DemandEstimate
 from autoscaler.settings import ScalingSettings
 from autoscaler.signals import Signal
@@ -69,10 +69,10 @@ def size(
     """Return what the expected load needs. `spent` is the (requests, misses) of the budget."""
     burning = budget.burn_rate(spent, settings.share, demand.level) if settings.latency else 1.0
     quantile, beta = budget.sizing_caution(settings.share, burning, capacity.startup)
-    extra = headroom(demand, quantile)
-    service = capacity.service_time
+    rate, extra = expected_peak(demand, quantile)
+    service = capacity.present_time
     load = demand.level * service
-    ahead = demand.forecast * (1.0 + extra) * service
+    ahead = rate * service
     outside = (signal.downstream_sum or 0.0) / signal.interval
     waiting = signal.awaited + signal.parked - outside - load - QUEUE_DEVIATIONS * sqrt(load)
     # While the service time is unknown, each waiting request needs one worker.

@@ -144,7 +144,7 @@ class Policy:
             return (needed, "schedule") if seen.signal.scheduled else (0, "hold")
         if seen.cap is not None and max(needed, current) > seen.cap:
             return max(seen.cap, 1), "no-gain"
-        cost = change_cost.change_cost(settings)
+        cost = change_cost.change_cost(settings, seen.capacity.startup)
         if needed > current:
             by_rate = _is_rate_based(seen.needs)
             extra = change_cost.extra_order(up_need, seen.demand, cost) if by_rate else 0.0

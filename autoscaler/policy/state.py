@@ -23,6 +23,7 @@ class DemandEstimate(msgspec.Struct, frozen=True):
     - `season` (requests per second): the seasonal forecast; 0 if it is not trusted.
     - `rise` (requests per second, per second): significant slope of the rate.
     - `level_error`, `forecast_error`: decayed sums of the errors of level and trend.
+    - `peak` (requests per second): highest level of the last minutes, decayed towards the level.
     """
 
     rates: tuple[float, ...] = ()
@@ -35,6 +36,7 @@ class DemandEstimate(msgspec.Struct, frozen=True):
     rise: float = 0.0
     level_error: float = 0.0
     forecast_error: float = 0.0
+    peak: float = 0.0
 
 
 class CapacityEstimate(msgspec.Struct, frozen=True):
@@ -52,6 +54,10 @@ class CapacityEstimate(msgspec.Struct, frozen=True):
       from `started` replicas; `cold_start`: the same without those from the warm pool.
     - `downstream`: seconds that a request usually waits for the service's own calls.
     - `cpu`: smoothed CPU use, summed over the ready replicas, in percent of one replica's limit.
+    - `slowdown`: factor by which all requests take longer at present than `service_time`.
+    - `quick`: decayed sum, over answers, of the latency that a fifth of the answers of a second
+      does not exceed; `spread`: ratio of the service time to it while no request waits; 0:
+      unknown.
     """
 
     service_time: float = 0.0
@@ -69,6 +75,14 @@ class CapacityEstimate(msgspec.Struct, frozen=True):
     downstream: float = 0.0
     cpu: float = 0.0
     queue: float = 0.0
+    quick: float = 0.0
+    spread: float = 0.0
+    slowdown: float = 1.0
+
+    @property
+    def present_time(self) -> float:
+        """Seconds that a request takes at present when it need not wait; 0: unknown."""
+        return self.service_time * self.slowdown
 
 
 class Season(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from autoscaler import ScalingSettings, Signal, limits, trace
 from autoscaler.baselines.hpa import Hpa
 from autoscaler.baselines.kpa import Kpa
-from autoscaler.policy import budget, capacity, change_cost, gain_check
+from autoscaler.policy import budget, capacity, change_cost, demand, gain_check
 from autoscaler.policy.state import CapacityEstimate, DemandEstimate, GainCheck
 from autoscaler.window import push, significant_level, significant_slope
 
@@ -238,17 +238,91 @@ def test_extra_replicas_are_ordered_for_a_steady_rise_only() -> None:
 
 
 def test_the_change_cost_is_proportional_to_the_window_unless_it_is_set() -> None:
-    assert change_cost.change_cost(ScalingSettings(latency=0.1)) == pytest.approx(64.8)
-    assert change_cost.change_cost(ScalingSettings(latency=0.1, down_window=6.0)) == pytest.approx(
-        8.1
-    )
-    assert change_cost.change_cost(ScalingSettings(latency=0.1, down_window=6.0, calm=7.0)) == 7.0
+    usual, fast = ScalingSettings(latency=0.1), ScalingSettings(latency=0.1, down_window=6.0)
+    assert change_cost.change_cost(usual, 10.0) == pytest.approx(64.8)
+    assert change_cost.change_cost(fast, 10.0) == pytest.approx(8.1)
+    stated = ScalingSettings(latency=0.1, down_window=6.0, calm=7.0)
+    assert change_cost.change_cost(stated, 100.0) == 7.0
     assert (
         change_cost.down_window(ScalingSettings(latency=0.1))
         == change_cost.down_window(ScalingSettings(latency=0.1, calm=500.0))
         == 48
     )
     assert change_cost.down_window(ScalingSettings(latency=0.1, calm=10.0)) == 7
+
+
+def test_a_change_costs_more_if_replicas_start_slowly() -> None:
+    chosen = ScalingSettings(latency=0.1)
+    cheap = change_cost.change_cost(chosen, 2.0)
+    assert change_cost.change_cost(chosen, change_cost.USUAL_STARTUP) == cheap
+    assert change_cost.change_cost(chosen, 3.0 * change_cost.USUAL_STARTUP) == 3.0 * cheap
+
+
+def test_headroom_leads_at_most_to_the_highest_level_of_the_last_minutes() -> None:
+    """A wave between 20 and 200 requests/s needs ten times as much in the valley, and no more on
+    its peak."""
+    known = DemandEstimate()
+    for second in range(600):
+        rate = 200 if second % 60 >= 30 else 20
+        known = demand.observe(known, Signal(arrivals=rate), 10.0, 0.0)
+        if second > 300:
+            sized, extra = demand.expected_peak(known, 0.99)
+            assert sized <= max(known.forecast, 1.01 * known.peak)
+            assert sized == pytest.approx(known.forecast * (1.0 + extra))
+    for _ in range(30):
+        known = demand.observe(known, Signal(arrivals=20), 10.0, 0.0)
+    assert demand.expected_peak(known, 0.99)[0] > 100.0
+
+
+def shaped(factor: float, waiting: float, ready: int) -> Signal:
+    """One second of 100 answers of 50 to 150 ms, each multiplied by `factor`, then waiting."""
+    times = sorted(factor * (0.05 + 0.001 * number) + waiting for number in range(100))
+    histogram = tuple((each, 1) for each in times)
+    total = sum(times)
+    return Signal(
+        arrivals=100, completions=100, in_flight=total, latency=histogram, latency_sum=total,
+        ready=ready,
+    )  # fmt: skip
+
+
+def test_a_service_time_that_drifts_is_followed_within_minutes_both_ways() -> None:
+    learned = CapacityEstimate()
+    for _ in range(120):
+        learned = capacity.observe(learned, shaped(1.0, 0.0, 3))
+    before = learned.present_time
+    assert before == pytest.approx(0.1, rel=0.05)
+    for _ in range(240):
+        learned = capacity.observe(learned, shaped(2.0, 0.0, 6))
+    assert learned.present_time == pytest.approx(0.2, rel=0.2)
+    for _ in range(60):
+        learned = capacity.observe(learned, shaped(1.0, 0.0, 6))
+    assert learned.present_time == pytest.approx(before, rel=0.1)
+
+
+def test_requests_that_wait_are_not_taken_for_a_slower_service() -> None:
+    learned = CapacityEstimate()
+    for _ in range(120):
+        learned = capacity.observe(learned, shaped(1.0, 0.0, 3))
+    for _ in range(60):
+        learned = capacity.observe(learned, shaped(1.0, 0.5, 3))
+    assert learned.slowdown == pytest.approx(1.0, abs=0.05)
+
+
+def test_new_replicas_that_are_slow_at_first_do_not_make_the_service_slower() -> None:
+    """Three of ten replicas take four times as long; the service is idle otherwise."""
+    learned = CapacityEstimate()
+    for _ in range(120):
+        learned = capacity.observe(learned, shaped(1.0, 0.0, 30))
+    before = learned.present_time
+    fast, slow = shaped(1.0, 0.0, 30), shaped(4.0, 0.0, 30)
+    latency = tuple(sorted([*fast.latency[::2], *slow.latency[::5]]))
+    total = sum(upper for upper, _ in latency)
+    mixed = Signal(
+        arrivals=70, completions=70, in_flight=total, latency=latency, latency_sum=total, ready=30
+    )
+    for _ in range(30):
+        learned = capacity.observe(learned, mixed)
+    assert learned.present_time < 1.3 * before
 
 
 def test_new_replicas_that_keep_up_with_the_load_are_a_gain() -> None:
