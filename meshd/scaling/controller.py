@@ -205,7 +205,7 @@ class ScalingController:
             reason = f"but capacity for {allocation.count} only: {allocation.reason}"
             caps.append(Cap(allocation.count, "room", reason))
             if self._short_of_capacity.get(key) != allocation.count:
-                text, numbers = f"{needed} needed, {reason}", {"wanted": float(needed)}
+                text, numbers = f"{needed} wanted, {reason}", {"wanted": float(needed)}
                 self._record_event(service, Kind.SCALE_SHORT, text, numbers, now)
                 self._short_of_capacity[key] = allocation.count
         elif self._short_of_capacity.pop(key, None) is not None:

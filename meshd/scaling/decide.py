@@ -41,7 +41,7 @@ class Cap:
 
     - `number`: the most replicas.
     - `limit`: short stable code.
-    - `reason`: text for people; it continues "9 replicas needed, ".
+    - `reason`: text for people; it continues "9 replicas wanted, ".
     """
 
     number: int
@@ -102,7 +102,7 @@ def _apply_cap(data: DecisionInput, uncapped: Decision, cap: Cap) -> ScalingDeci
     settings, number = data.settings, cap.number
     lower = replace(settings, min=min(settings.min, number), max=max(1, min(settings.max, number)))
     state, decision = autoscaler.make(lower).step(data.state, data.signal, data.now)
-    text = f"{uncapped.desired} needed, {cap.reason}"
+    text = f"{uncapped.desired} wanted, {cap.reason}"
     decision = replace(
         decision,
         desired=min(decision.desired, number),

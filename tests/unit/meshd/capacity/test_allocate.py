@@ -88,7 +88,7 @@ def test_a_service_is_capped_at_the_capacity_and_says_so_once(scene: Scene) -> N
     assert scene.wanted() == 4
     short = [event for event in scene.events.since(0, 100) if event.kind == "scale.short"]
     assert [event.text.split(": a replica")[0] for event in short] == [
-        "9 needed, but capacity for 4 only"
+        "9 wanted, but capacity for 4 only"
     ]
     (last,) = scene.decisions.of(KEY, 0, 1)
     assert (last.desired, last.wanted) == (4, 9)

@@ -52,7 +52,7 @@ def test_the_lowest_cap_holds_and_is_recorded() -> None:
     assert (result.decision.desired, result.decision.limited_by) == (4, "room")
     assert result.state.desired == 4
     assert result.limits == (
-        f"{result.uncapped.desired} needed, but capacity for 4 only: reason B",
+        f"{result.uncapped.desired} wanted, but capacity for 4 only: reason B",
     )
     nothing = decide(State(desired=2), BUSY, Cap(0, "room", "full"))
     assert nothing.decision.desired == 0

@@ -39,7 +39,7 @@ def test_scaling_up_waits_for_the_up_window(scene: Scene) -> None:
     assert rising[:5] == [2] * 5
     assert rising[-1] == 6
     held = [d for d in scene.decisions.of(KEY, 0, 50) if d.desired == 2 and d.wanted == 6]
-    assert "6 needed, but not yet for the up window of 5 s" in held[-1].limits[0]
+    assert "6 wanted, but not yet for the up window of 5 s" in held[-1].limits[0]
 
 
 def test_no_replica_is_removed_during_the_cooldown(scene: Scene) -> None:
@@ -171,7 +171,7 @@ def test_a_record_never_contradicts_its_numbers(
         record = make_record(chosen, signal, result, before, None, data.now)
         assert record.desired <= max(room, chosen.min if uncapped is result else room)
         for line in record.limits:
-            if match := re.fullmatch(r"(\d+) needed, but capacity for (\d+) only: .*", line):
+            if match := re.fullmatch(r"(\d+) wanted, but capacity for (\d+) only: .*", line):
                 assert record.desired <= int(match[2]) < int(match[1]), line
             if match := re.fullmatch(r"(\d+) were started at once .*", line):
                 assert record.desired == int(match[1]), line
@@ -181,5 +181,5 @@ def test_a_record_never_contradicts_its_numbers(
             else:
                 assert int(line.split(":")[0]) != record.desired, line
         if match := re.search(r"; (\d+) would do", record.reason):
-            assert int(match[1]) < record.desired, record.reason
+            assert int(match[1]) < record.wanted, record.reason
         state, before = result.state, record.desired
