@@ -51,7 +51,7 @@ def compile_snapshot(
     edge: EdgeSettings = _NO_EDGE,
     splits: Mapping[str, wire.Split] = _NO_SPLITS,
     virtual: Mapping[str, str] = _NOTHING,
-    park_on_refusal: bool = True,
+    fail_on_refusal: Collection[str] = (),
     retained: Collection[str] = (),
     certificates: tuple[wire.CertificateFiles, ...] = (),
     challenges: tuple[wire.AcmeChallenge, ...] = (),
@@ -69,7 +69,8 @@ def compile_snapshot(
       them at a virtual address.
     - `splits`: service key → how its revisions share the requests, during a rollout that shifts
       traffic by weight. Without an entry all replicas are equal.
-    - `park_on_refusal`: whether requests also wait while all endpoints refuse connections.
+    - `fail_on_refusal`: services whose requests fail at once while all endpoints refuse
+      connections; those of others wait.
     - `certificates`, `challenges`: from a certificate authority, copied.
     """
     services: dict[str, wire.Service] = {}
@@ -81,7 +82,11 @@ def compile_snapshot(
                 continue
             found = endpoints.get(key, ())
             services |= _compile_ports(
-                project.name, service, found, splits.get(key), park_on_refusal=park_on_refusal
+                project.name,
+                service,
+                found,
+                splits.get(key),
+                park_on_refusal=key not in fail_on_refusal,
             )
             routes += _compile_routes(project.name, key, service.mesh.routes)
     return wire.Snapshot(

@@ -4,6 +4,7 @@
 supervisor, which starts the helper process.
 
 - `settings`: the settings, from a file and the command line
+- `tcp_settings`, `upstream_address`: TCP ports and targets in them
 - `build`: the settings to a snapshot and a supervisor configuration
 - `automatic`: certificates from a certificate authority
 - `helper`: the process that probes, resolves names, reloads the file and serves `/metrics`

@@ -21,10 +21,11 @@ from meshd.spec.model import Mesh, Project, RouteSpec, Service, UpstreamSpec, Up
 from meshd.spec.model.proxy_settings import ProxySettings
 from meshd.standalone import automatic
 from meshd.standalone.listeners import build_listeners, list_acme
-from meshd.standalone.settings import RawSettings, StandaloneSettings, UpstreamAddress
+from meshd.standalone.settings import RawSettings, StandaloneSettings
+from meshd.standalone.upstream_address import UpstreamAddress
 from proxy.ipc import address
 from proxy.ipc.config import ChildConfig, LogConfig, SpanConfig, SupervisorConfig
-from proxy.wire.snapshot import Endpoint, Generation, Snapshot, UpstreamTls
+from proxy.wire.snapshot import Endpoint, Generation, Listener, Snapshot, UpstreamTls
 
 PROJECT: Final = "proxy"
 SERVICE: Final = "upstream"
@@ -79,7 +80,7 @@ def resolve_host(host: str) -> tuple[str, ...]:
 
 def list_hosts(settings: StandaloneSettings) -> list[str]:
     """Return every host in the settings."""
-    to = (*settings.to, *settings.mirror)
+    to = [*settings.to, *settings.mirror, *(each for port in settings.tcp for each in port.to)]
     return sorted({parsed.host for each in to if not (parsed := address.parse(each.address)).path})
 
 
@@ -117,6 +118,16 @@ def build_endpoints(
     are alternatives for them, so that a host reached by both is not counted twice.
     """
     return _merge_endpoints(settings.to, resolved, settings.upstream_tls)
+
+
+def list_services(
+    settings: StandaloneSettings, resolved: ResolvedAddresses
+) -> dict[str, tuple[Endpoint, ...]]:
+    """Return the endpoints of each service that clients use, by its key."""
+    found = {KEY: build_endpoints(settings, resolved)} if settings.to else {}
+    for name, port in settings.tcp_services().items():
+        found[service_key(PROJECT, name)] = _merge_endpoints(port.to, resolved, None)
+    return found
 
 
 def _merge_endpoints(
@@ -179,6 +190,35 @@ def build_snapshot(
 ) -> Snapshot:
     """Return the snapshot for the workers; endpoints in `unhealthy` (ids) get no new requests.
     `served`: what a certificate authority has issued and asks."""
+    services = [
+        Service(name=name, mesh=port.policies(settings.mesh))
+        for name, port in settings.tcp_services().items()
+    ]
+    if settings.to:
+        services += _build_http_services(settings)
+    endpoints = list_services(settings, resolved)
+    if settings.mirror:
+        endpoints[service_key(PROJECT, MIRROR)] = _merge_endpoints(
+            settings.mirror, resolved, settings.mirror_tls
+        )
+    if KEY in endpoints:
+        endpoints[KEY] = tuple(
+            msgspec.structs.replace(each, state="draining") if each.id in unhealthy else each
+            for each in endpoints[KEY]
+        )
+    return compile_snapshot(
+        generation,
+        [Project(name=PROJECT, services=tuple(services))],
+        endpoints,
+        listeners=build_tcp_listeners(settings),
+        edge=build_edge(settings),
+        fail_on_refusal=_list_failing(settings),
+        certificates=served.certificates,
+        challenges=served.challenges,
+    )
+
+
+def _build_http_services(settings: StandaloneSettings) -> list[Service]:
     mesh = settings.mesh
     routes = mesh.routes or (RouteSpec(),)
     services = []
@@ -194,25 +234,29 @@ def build_snapshot(
     upstream = mesh.upstream.model_copy(update={"tls": settings.upstream_tls})
     mesh = mesh.model_copy(update={"routes": routes, "upstream": upstream})
     services.append(Service(name=SERVICE, mesh=mesh))
-    found = (
-        msgspec.structs.replace(each, state="draining") if each.id in unhealthy else each
-        for each in build_endpoints(settings, resolved)
-    )
-    return compile_snapshot(
-        generation,
-        [Project(name=PROJECT, services=tuple(services))],
-        {
-            KEY: tuple(found),
-            service_key(PROJECT, MIRROR): _merge_endpoints(
-                settings.mirror, resolved, settings.mirror_tls
-            ),
-        },
-        edge=build_edge(settings),
-        # An origin that does not run may never run: without the setting that is an error at once.
-        park_on_refusal="parking" in settings.mesh.model_fields_set,
-        certificates=served.certificates,
-        challenges=served.challenges,
-    )
+    return services
+
+
+def _list_failing(settings: StandaloneSettings) -> list[str]:
+    """Return the services without the setting `parking`: an origin that does not run may never
+    run, so that a refused connection is an error at once."""
+    if "parking" in settings.mesh.model_fields_set:
+        return []
+    ports = settings.tcp_services().items()
+    names = [name for name, port in ports if "parking" not in port.model_fields_set]
+    return [service_key(PROJECT, name) for name in (SERVICE, MIRROR, *names)]
+
+
+def build_tcp_listeners(settings: StandaloneSettings) -> tuple[Listener, ...]:
+    """Return the listeners of the TCP ports. They are in the configuration of the supervisor, which
+    does not start without them, and in snapshots, so that a reload can add and change some."""
+    given = {each.address: each for each in build_listeners(settings, settings.addresses)}
+    found = []
+    for name, port in settings.tcp_services().items():
+        own = given.get(port.listen, Listener(port.listen))
+        key = service_key(PROJECT, name)
+        found.append(msgspec.structs.replace(own, kind="published", service=key, tls=None))
+    return tuple(found)
 
 
 def build_supervisor_config(
@@ -225,8 +269,8 @@ def build_supervisor_config(
     """Return the configuration of the supervisor. It has a helper process only if needed. `memory`
     is the descriptor of the helper's memory file (`meshd.standalone.memory`); -1 for none."""
     return SupervisorConfig(
-        listen=settings.listen,
-        listeners=build_listeners(settings, settings.listen),
+        listen=settings.addresses,
+        listeners=(*build_listeners(settings, settings.listen), *build_tcp_listeners(settings)),
         workers=settings.workers,
         pid_file=settings.pid_file,
         snapshot=build_snapshot(

@@ -27,6 +27,7 @@ from meshd.certificates.wanted import BadAcmeSettings
 from meshd.discovery.probe import Prober, ProbeTarget
 from meshd.model.certificate import CertificateStatus
 from meshd.model.replica import ProbeResult
+from meshd.model.service_key import split_key
 from meshd.publish.publisher import Publisher
 from meshd.spec.errors import SpecError
 from meshd.standalone import automatic, build
@@ -85,6 +86,25 @@ def _find_wanted(settings: StandaloneSettings) -> tuple[WantedCertificate, ...]:
         return ()
 
 
+def _describe_service(
+    key: str, endpoints: Sequence[Endpoint], unhealthy: Collection[str]
+) -> ServiceStatus:
+    project, name = split_key(key)
+    known = len(endpoints)
+    ready = sum(each.id not in unhealthy for each in endpoints)
+    return ServiceStatus(
+        project=project,
+        name=name,
+        desired=known,
+        running=known,
+        ready=ready,
+        minimum=known,
+        maximum=known,
+        revision="",
+        state="ok" if ready else "down",
+    )
+
+
 class Helper:
     """The helper process of `meshd proxy`. `run` returns when the supervisor ends or on SIGTERM;
     SIGHUP reloads the settings. It continues with what the helper before it left in the file
@@ -136,7 +156,6 @@ class Helper:
         terminated = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, terminated.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        self._ingest.set_services([build.KEY])
         await self._refresh()
         parts = [terminated.wait(), self._publisher.run_over(self._feed), self._publish()]
         parts.append(self._refresh_periodically())
@@ -173,6 +192,7 @@ class Helper:
         """Update the probe targets and publish the snapshot, now and after every change."""
         while True:
             self._wake.clear()
+            self._ingest.set_services(build.list_services(self._settings, self._resolved))
             self._prober.set_targets(self._probe_targets())
             self._remember()
             self._publisher.publish(
@@ -188,7 +208,8 @@ class Helper:
 
     def _remember(self) -> None:
         """Keep what the next helper process continues with."""
-        settings = self._settings.model_dump_json()
+        # Which settings are given matters: without parking, for example, nothing waits.
+        settings = self._settings.model_dump_json(exclude_unset=True)
         unhealthy = tuple(self._list_unhealthy())
         write_memory(self._memory, HelperMemory(dict(self._resolved), unhealthy, settings))
 
@@ -261,18 +282,10 @@ class Helper:
 
     def get_status(self) -> Status:
         """Return the state of endpoints and workers for `/metrics` and `/healthz`."""
-        known = len(self._list_endpoints())
-        ready = known - len(self._list_unhealthy())
-        service = ServiceStatus(
-            project=build.PROJECT,
-            name=build.SERVICE,
-            desired=known,
-            running=known,
-            ready=ready,
-            minimum=known,
-            maximum=known,
-            revision="",
-            state="ok" if ready else "down",
+        unhealthy = self._list_unhealthy()
+        services = tuple(
+            _describe_service(key, endpoints, unhealthy if key == build.KEY else ())
+            for key, endpoints in build.list_services(self._settings, self._resolved).items()
         )
         generation = self._publisher.held
         return Status(
@@ -282,7 +295,7 @@ class Helper:
             generation=(generation.epoch, generation.number),
             workers=self._publisher.live,
             proxy=tuple(self._publisher.bound.values()),
-            services=(service,),
+            services=services,
         )
 
     async def _serve_admin(self, admin: socket.socket) -> None:
@@ -319,14 +332,15 @@ class Helper:
         return web.Response(body=body, content_type="application/json")
 
     async def _get_health(self, request: web.Request) -> web.Response:
-        """Respond 200 if a worker accepts connections and an endpoint gets requests, else 503."""
+        """Respond 200 if a worker accepts connections and an endpoint of each service gets
+        requests, else 503."""
         del request
         status = self.get_status()
-        healthy = bool(status.workers) and status.services[0].ready > 0
+        healthy = bool(status.workers) and all(each.ready > 0 for each in status.services)
         body = {
             "status": "ok" if healthy else "unavailable",
             "workers": len(status.workers),
-            "endpoints": status.services[0].desired,
-            "ready": status.services[0].ready,
+            "endpoints": sum(each.desired for each in status.services),
+            "ready": sum(each.ready for each in status.services),
         }
         return web.json_response(body, status=200 if healthy else 503)

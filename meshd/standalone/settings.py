@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from meshd.spec.errors import Diagnostics, Location, Problem, SpecError, suggest
-from meshd.spec.model import Mesh, Model, Percent, UpstreamTlsSpec
+from meshd.spec.model import Mesh, Percent, UpstreamTlsSpec
 from meshd.spec.model.proxy_settings import (
     ProxySettings,
     expand_access_log,
@@ -21,67 +21,21 @@ from meshd.spec.reader import shorthand, upstream_files
 from meshd.spec.reader.mesh import describe_expected
 from meshd.spec.source.yaml_tree import SourceNode, parse_yaml
 from meshd.standalone import listeners
+from meshd.standalone.tcp_settings import TcpPort, name_ports
+from meshd.standalone.upstream_address import UpstreamAddress
 from proxy.ipc import address
 
 RawSettings = dict[str, Any]
 _NOT_APPLICABLE: Final = ("port", "scale", "allow", "audit", "enforce")
 """Keys of `x-mesh` that concern replicas; a standalone proxy starts none."""
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-"""Port of a URL without one (RFC 9110, section 4.2)."""
-
-
-class UpstreamAddress(Model):
-    """An address to balance over; a host name means all addresses it resolves to.
-
-    - `address`: `HOST:PORT`, `unix:PATH`, or `https://HOST` with an optional port
-    - `weight`: the relative share of the requests
-    - `encrypted`: whether the address has `https://`
-    """
-
-    address: str
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    encrypted: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: object) -> object:
-        found = {"address": value} if isinstance(value, str) else value
-        if isinstance(found, dict) and isinstance(found.get("address"), str):
-            return {**found, **_split_scheme(found["address"])}
-        return found
-
-    @field_validator("address")
-    @classmethod
-    def _check(cls, value: str) -> str:
-        found = address.parse(value)
-        if not found.path and not (found.host and found.port):
-            raise ValueError(
-                f"{value!r} is not an address to connect to; expected e.g. 127.0.0.1:80"
-            )
-        return value
-
-
-def _split_scheme(text: str) -> RawSettings:
-    """Return `address` without a scheme, and whether the scheme asks for TLS."""
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        return {"address": text}
-    rest = rest.removesuffix("/")
-    port = _DEFAULT_PORTS.get(scheme)
-    if port is None or not rest or "/" in rest:
-        raise ValueError(
-            f"{text!r} is not an address to connect to; expected e.g. https://10.0.0.1:8443 or "
-            "127.0.0.1:80"
-        )
-    has_port = rest.rpartition("]")[2].count(":") == 1
-    return {"address": rest if has_port else f"{rest}:{port}", "encrypted": scheme == "https"}
 
 
 class StandaloneSettings(ProxySettings):
     """The settings of `meshd proxy`.
 
     - `listen`: the addresses to accept connections on
-    - `to`: the addresses to balance over
+    - `to`: the addresses to balance over; empty with `tcp` only
+    - `tcp`: the addresses whose connections are passed on as they are
     - `mirror`: addresses that get a copy of requests, unless a route has its own `mirror`
     - `mirror_share`: the share of the requests that is copied
     - `workers`: the number of worker processes
@@ -92,8 +46,9 @@ class StandaloneSettings(ProxySettings):
     - `probes`: whether endpoints are probed
     """
 
-    listen: Annotated[tuple[str, ...], Field(min_length=1)] = ("127.0.0.1:8080",)
-    to: Annotated[tuple[UpstreamAddress, ...], Field(min_length=1)]
+    listen: tuple[str, ...] = ("127.0.0.1:8080",)
+    to: tuple[UpstreamAddress, ...] = ()
+    tcp: tuple[TcpPort, ...] = ()
     mirror: tuple[UpstreamAddress, ...] = ()
     mirror_share: Percent = 1.0
     workers: Annotated[int, Field(ge=1, le=256)] = 1
@@ -128,17 +83,51 @@ class StandaloneSettings(ProxySettings):
                 addresses.append(item)
         return {**raw, "listen": addresses, "listeners": listeners}
 
-    @field_validator("listen", "to", "mirror", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _listen_for_tcp_only(cls, raw: object) -> object:
+        """Accept no HTTP by default where there are TCP ports and no address for requests."""
+        if isinstance(raw, dict) and raw.get("tcp") and "to" not in raw:
+            return {"listen": (), **raw}
+        return raw
+
+    @field_validator("listen", "to", "tcp", "mirror", mode="before")
     @classmethod
     def _wrap_in_list(cls, value: object) -> object:
         return [value] if isinstance(value, str | dict) else value
 
     @model_validator(mode="after")
-    def _check_listeners_used(self) -> Self:
-        for name in find_unused_listeners(self, self.listen):
+    def _check_targets(self) -> Self:
+        if not self.to and (self.listen or not self.tcp):
             raise ValueError(
-                f"listeners: {name} is not an address in listen: {', '.join(self.listen)}"
+                "no address to send requests to; use --to HOST:PORT, once or several times"
             )
+        if self.to and not self.listen:
+            raise ValueError("listen is empty; expected an address, e.g. 127.0.0.1:8080")
+        if self.mirror and not self.to:
+            raise ValueError("mirror copies requests that are sent to the addresses of to; add to")
+        return self
+
+    @model_validator(mode="after")
+    def _check_listeners_used(self) -> Self:
+        for name in find_unused_listeners(self, self.addresses):
+            raise ValueError(
+                f"listeners: {name} is not an address in listen: {', '.join(self.addresses)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_tcp(self) -> Self:
+        self.tcp_services()
+        for number, port in enumerate(self.tcp):
+            if port.listen in self.addresses[: len(self.listen) + number]:
+                raise ValueError(f"{port.listen} is given twice; expected different addresses")
+            given = self.listeners.get(port.listen)
+            if given is not None and (given.tls or given.redirect or given.paths):
+                raise ValueError(
+                    f"listeners: {port.listen} passes TCP connections on as they are; remove tls, "
+                    "redirect and paths"
+                )
         return self
 
     @model_validator(mode="after")
@@ -158,9 +147,19 @@ class StandaloneSettings(ProxySettings):
         return self
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """All addresses to accept connections on."""
+        return (*self.listen, *(port.listen for port in self.tcp))
+
+    def tcp_services(self) -> dict[str, TcpPort]:
+        """Return the TCP ports by the name of their service."""
+        return name_ports(self.tcp)
+
+    @property
     def upstream_tls(self) -> UpstreamTlsSpec | None:
         """How connections to the addresses of `to` are encrypted; None for none."""
-        return self.mesh.upstream.tls or (UpstreamTlsSpec() if self.to[0].encrypted else None)
+        encrypted = bool(self.to) and self.to[0].encrypted
+        return self.mesh.upstream.tls or (UpstreamTlsSpec() if encrypted else None)
 
     @property
     def mirror_tls(self) -> UpstreamTlsSpec | None:
@@ -297,8 +296,6 @@ def _make_problem(error: Mapping[str, Any], node: SourceNode) -> Problem:
         text = f"{error['input']!r} is not valid; expected {describe_expected(text)}"
     if error["type"] == "extra_forbidden":
         text = "unknown setting"
-    if error["type"] == "missing" and path == ("to",):
-        text = "no address to send requests to; use --to HOST:PORT, once or several times"
     return Problem(_find_location(node, path), "", ".".join(map(str, path)), text)
 
 

@@ -18,8 +18,8 @@ from meshd.spec.model.proxy_settings import MissingExtra, require_otlp
 from meshd.standalone.build import (
     RESOLVE_INTERVAL,
     ResolvedAddresses,
-    build_endpoints,
     build_supervisor_config,
+    list_services,
     resolve_host,
     resolve_hosts,
 )
@@ -38,6 +38,13 @@ _ALGORITHMS = list(Algorithm.__args__)  # type: ignore[attr-defined]
     multiple=True,
     metavar="HOST:PORT",
     help="Endpoint to balance over: HOST:PORT, unix:PATH, or https://HOST with an optional port.",
+)
+@click.option(
+    "--tcp",
+    multiple=True,
+    metavar="LISTEN=TARGET[,TARGET...]",
+    help="Pass TCP connections to LISTEN on to one of the targets, as they are. Repeatable; needs "
+    "no --to.",
 )
 @proxy_options.workers_option(None, "1")
 @click.option(
@@ -106,8 +113,8 @@ def command(file: str | None, **options: Any) -> None:
     if problem is not None:
         _exit_with(problem)
     resolved, problems = asyncio.run(resolve_hosts(settings, resolve_host, {}))
-    if not build_endpoints(settings, resolved):
-        _exit_with(f"--to: {'; '.join(problems.values())}")
+    if not all(list_services(settings, resolved).values()):
+        _exit_with("; ".join(problems.values()))
     for problem in problems.values():
         click.echo(f"meshd proxy: {problem}; asking again every {RESOLVE_INTERVAL:g} s", err=True)
     _become_supervisor(settings, resolved, path, flags)
@@ -116,6 +123,7 @@ def command(file: str | None, **options: Any) -> None:
 _FIELDS = {
     "listen": ("listen",),
     "to": ("to",),
+    "tcp": ("tcp",),
     "workers": ("workers",),
     "admin": ("admin",),
     "pid_file": ("pid_file",),
