@@ -251,12 +251,18 @@ def build_tcp_listeners(settings: StandaloneSettings) -> tuple[Listener, ...]:
     """Return the listeners of the TCP ports. They are in the configuration of the supervisor, which
     does not start without them, and in snapshots, so that a reload can add and change some."""
     given = {each.address: each for each in build_listeners(settings, settings.addresses)}
-    found = []
+    found: dict[str, Listener] = {}
     for name, port in settings.tcp_services().items():
-        own = given.get(port.listen, Listener(port.listen))
+        own = found.get(port.listen) or given.get(port.listen, Listener(port.listen))
         key = service_key(PROJECT, name)
-        found.append(msgspec.structs.replace(own, kind="published", service=key, tls=None))
-    return tuple(found)
+        found[port.listen] = msgspec.structs.replace(
+            own,
+            kind="published",
+            tls=None,
+            service=own.service if port.sni else key,
+            server_names=(*own.server_names, *([(port.sni, key)] if port.sni else [])),
+        )
+    return tuple(found.values())
 
 
 def build_supervisor_config(

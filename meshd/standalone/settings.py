@@ -119,9 +119,13 @@ class StandaloneSettings(ProxySettings):
     @model_validator(mode="after")
     def _check_tcp(self) -> Self:
         self.tcp_services()
-        for number, port in enumerate(self.tcp):
-            if port.listen in self.addresses[: len(self.listen) + number]:
-                raise ValueError(f"{port.listen} is given twice; expected different addresses")
+        taken: set[tuple[str, str]] = set()
+        for port in self.tcp:
+            if port.listen in self.listen or (port.listen, port.sni) in taken:
+                raise ValueError(
+                    f"{port.listen} is given twice; expected different addresses, or different sni"
+                )
+            taken.add((port.listen, port.sni))
             given = self.listeners.get(port.listen)
             if given is not None and (given.tls or given.redirect or given.paths):
                 raise ValueError(
@@ -149,7 +153,7 @@ class StandaloneSettings(ProxySettings):
     @property
     def addresses(self) -> tuple[str, ...]:
         """All addresses to accept connections on."""
-        return (*self.listen, *(port.listen for port in self.tcp))
+        return (*self.listen, *dict.fromkeys(port.listen for port in self.tcp))
 
     def tcp_services(self) -> dict[str, TcpPort]:
         """Return the TCP ports by the name of their service."""

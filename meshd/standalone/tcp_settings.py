@@ -23,6 +23,7 @@ from meshd.spec.model import (
 )
 from meshd.spec.model.base import ServiceName
 from meshd.spec.model.service import DEFAULT_PORT
+from meshd.spec.reader import shorthand
 from meshd.standalone.upstream_address import UpstreamAddress
 from proxy.ipc import address
 
@@ -38,6 +39,8 @@ _POLICIES: Final = (
 """Sections that a port may have for itself; others are those of the proxy."""
 
 
+_MAX_NAME: Final = 60
+"""Characters of the longest default name; a number still fits behind it."""
 RESERVED_NAMES: Final = ("upstream", "mirror")
 """Names of the services that get the proxy's HTTP requests."""
 
@@ -47,13 +50,17 @@ class TcpPort(Model):
 
     - `listen`: the address to accept connections on
     - `to`: the addresses to balance over
-    - `name`: its name in metrics and logs. Default: `tcp-PORT`
+    - `sni`: the server name, exact or `*.suffix`, that clients of TLS must ask for; several ports
+      may have the same address with different names. Default: all connections, or those that no
+      other port at the address is for
+    - `name`: its name in metrics and logs. Default: `sni`, else `tcp-PORT`
     - `balance`, `timeouts`, `retries`, `limits`, `parking`, `eject`, `upstream`: policies. Default:
       those of the proxy
     """
 
     listen: str
     to: Annotated[tuple[UpstreamAddress, ...], Field(min_length=1)]
+    sni: str = ""
     name: ServiceName | None = None
     balance: Balance = Balance()
     timeouts: Timeouts = Timeouts()
@@ -80,6 +87,13 @@ class TcpPort(Model):
     @classmethod
     def _wrap_in_list(cls, value: object) -> object:
         return [value] if isinstance(value, str | dict) else value
+
+    @field_validator("sni")
+    @classmethod
+    def _check_sni(cls, value: str) -> str:
+        if value == "*":
+            raise ValueError("'*' means no sni; leave it out")
+        return shorthand.check_host(value) if value else ""
 
     @field_validator("name")
     @classmethod
@@ -123,7 +137,8 @@ def name_ports(ports: Iterable[TcpPort]) -> dict[str, TcpPort]:
     for port in ports:
         name = port.name or _default_name(port)
         number = 2
-        while port.name is None and (name in found or name in named):
+        taken = {*found, *named, *RESERVED_NAMES}
+        while port.name is None and name in taken:
             name = f"{_default_name(port)}-{number}"
             number += 1
         found[name] = port
@@ -131,7 +146,9 @@ def name_ports(ports: Iterable[TcpPort]) -> dict[str, TcpPort]:
 
 
 def _default_name(port: TcpPort) -> str:
-    """Return `tcp-PORT`, or `tcp-FILE` for a Unix socket."""
+    """Return the server name, else `tcp-PORT`, or `tcp-FILE` for a Unix socket."""
+    if port.sni:
+        return port.sni.replace("*", "wildcard")[:_MAX_NAME]
     parsed = address.parse(port.listen)
-    file = re.sub(r"[^a-zA-Z0-9._-]", "-", parsed.path.rpartition("/")[2])[:40]
-    return f"tcp-{file if parsed.path else parsed.port}"
+    file = re.sub(r"[^a-zA-Z0-9._-]", "-", parsed.path.rpartition("/")[2])
+    return f"tcp-{file if parsed.path else parsed.port}"[:_MAX_NAME]

@@ -429,7 +429,10 @@ class Listener(Frozen, frozen=True, omit_defaults=True):
       address and port name the called service (`Snapshot.virtual`), whatever Host says. The caller
       is known as at a `mesh` listener.
     - `published`: a port of the host that a service publishes. All connections are for `service`;
-      its `allow` list holds for callers whose source address is known.
+      its `allow` list holds for callers whose source address is known. With `server_names`, pairs
+      of a server name (exact or `*.suffix`) and a service, connections are TLS that is passed on as
+      it is, and lead to the service of the name in their ClientHello; others to `service`, or
+      nowhere if that is empty.
 
     `paths` is the path policy of routes that have none; empty: strict on the routes next to a
     guarded one. `mode` holds the permission bits of a Unix socket's file; None: by the umask.
@@ -453,6 +456,7 @@ class Listener(Frozen, frozen=True, omit_defaults=True):
     https_port: int = 0
     proxy_protocol: tuple[str, ...] = ()
     client: tuple[str, int] = ("", 0)
+    server_names: tuple[tuple[str, str], ...] = ()
 
 
 class Snapshot(Frozen, frozen=True, omit_defaults=True):

@@ -22,8 +22,10 @@ from proxy.request.data_plane import DataPlane
 from proxy.state.service_state import ServiceState
 from proxy.state.trusted_networks import TrustedNetworks
 from proxy.wire.snapshot import Listener
+from proxy.worker.client_hello_reader import ClientHelloReader
+from proxy.worker.early_reader import ProtocolOf
 from proxy.worker.newcomers import Newcomers
-from proxy.worker.proxy_header_reader import ProtocolOf, ProxyHeaderReader
+from proxy.worker.proxy_header_reader import ProxyHeaderReader
 
 _SO_ORIGINAL_DST: Final = 80
 """Socket option with the address before redirection (linux/netfilter_ipv4.h)."""
@@ -54,6 +56,10 @@ def protocol_factory(
         create = tls(listener)
     elif listener.kind in _BY_CONNECTION:
         create = functools.partial(_create_handover, plane, tcp, newcomers)
+        if listener.server_names:
+            create = functools.partial(
+                _create_hello_reader, plane, dict(listener.server_names), create
+            )
     elif listener.proxy_protocol:
         create = lambda each: plane.protocol_factory(each)()  # noqa: E731
     else:
@@ -69,6 +75,12 @@ def _create_handover(
     plane: DataPlane, tcp: TcpFactory | None, newcomers: Newcomers | None, listener: Listener
 ) -> asyncio.Protocol:
     return Handover(plane, listener, tcp, newcomers)
+
+
+def _create_hello_reader(
+    plane: DataPlane, services: dict[str, str], create: ProtocolOf, listener: Listener
+) -> asyncio.Protocol:
+    return ClientHelloReader(plane, listener, services, create)
 
 
 class Handover(asyncio.Protocol):

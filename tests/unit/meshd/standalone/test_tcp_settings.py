@@ -79,6 +79,23 @@ def test_policies_are_those_of_the_proxy_unless_a_port_has_its_own(tmp_path: Pat
     assert [each.parking.on_refusal for each in parked] == [True, True]
 
 
+def test_ports_by_server_name_share_an_address(tmp_path: Path) -> None:
+    text = (
+        "tcp:\n- {listen: ':1', to: 10.0.0.1:1, sni: DB.test}\n"
+        "- {listen: ':1', to: 10.0.0.2:1, sni: '*.test', name: any}\n"
+    )
+    found = read(tmp_path, text)
+    assert found.addresses == (":1",)
+    made = compile_settings(found)
+    assert [each.name for each in made.services] == ["proxy/any", "proxy/db.test"]
+    names = (("db.test", "proxy/db.test"), ("*.test", "proxy/any"))
+    listener = Listener(":1", "published", server_names=names)
+    assert made.listeners == (listener,)
+    made = compile_settings(read(tmp_path, text + "- {listen: ':1', to: 10.0.0.2:1}\n"))
+    with_default = Listener(":1", "published", service="proxy/tcp-1", server_names=names)
+    assert made.listeners == (with_default,)
+
+
 def test_names() -> None:
     def named(*ports: dict[str, str]) -> list[str]:
         return list(name_ports(TcpPort.model_validate({"to": "a:1", **each}) for each in ports))
@@ -86,6 +103,8 @@ def test_names() -> None:
     own, other = {"listen": "127.0.0.1:5432"}, {"listen": "[::1]:5432"}
     assert named(own, other, {"listen": ":1"}) == ["tcp-5432", "tcp-5432-2", "tcp-1"]
     assert named(own, {**other, "name": "tcp-5432"}) == ["tcp-5432-2", "tcp-5432"]
+    by_name = [{**own, "sni": sni} for sni in ("*.a.test", "a.test", "mirror")]
+    assert named(*by_name) == ["wildcard.a.test", "a.test", "mirror-2"]
     assert named({"listen": "unix:/run/db main.sock"}) == ["tcp-db-main.sock"]
 
 
@@ -99,6 +118,12 @@ def test_names() -> None:
         ("tcp: {listen: ':1', to: a:1, upstream: {tls: {}}}", "remove upstream.tls and https://"),
         ("tcp: [127.0.0.1:0=a:1, 127.0.0.1:0=a:2]", "127.0.0.1:0 is given twice"),
         ("tcp: 127.0.0.1:80=a:1\nto: a:2\nlisten: 127.0.0.1:80", "127.0.0.1:80 is given twice"),
+        (
+            "tcp: [{listen: ':1', sni: a.test, to: a:1}, {listen: ':1', sni: A.test, to: a:1}]",
+            ":1 is given twice; expected different addresses, or different sni",
+        ),
+        ("tcp: {listen: ':1', to: a:1, sni: 'a:443'}", "tcp.0.sni: 'a:443' is not a valid host"),
+        ("tcp: {listen: ':1', to: a:1, sni: '*'}", "'*' means no sni; leave it out"),
         ("tcp: {listen: 127.0.0.1:0}", "tcp.0.to: "),
         ("tcp: {listen: 127.0.0.1:0, to: a:1, rotues: []}", "tcp.0.rotues: unknown setting"),
         ("tcp: {listen: 127.0.0.1:0, to: a:1, name: a/b}", "tcp.0.name: 'a/b' is not valid"),
