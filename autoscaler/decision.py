@@ -18,8 +18,8 @@ class Decision:
     - `reason`: one line for people, with the numbers in it.
     - `numbers`: the inputs and estimates that the decision is based on, by name.
     - `candidates`: number of replicas that each objective alone asks for; the largest wins.
-    - `limited_by`: the limit that changed the number (`min`, `max`, `step`, `rollout`,
-      `signal`), or None.
+    - `limited_by`: the limit that changed the number (`min`, `max`, `step`, `unmeasured`,
+      `rollout`, `signal`), or None.
     - `warm`: number of further replicas that are worth keeping paused.
     """
 

@@ -36,6 +36,11 @@ def describe_limit(settings: ScalingSettings, limit: str) -> str:
                 f"limited to one step (at most {settings.step_up:g} times as many, or "
                 f"{settings.step_down:.0%} fewer)"
             )
+        case "unmeasured":
+            return (
+                "but the latency objective orders at most twice the ready replicas (at least 2) "
+                "until enough answers show how many requests a replica can serve"
+            )
         case "rollout":
             return "but no replica is removed during a rollout or an ejection"
         case "signal":

@@ -104,6 +104,9 @@ CROWD_RATIO: Final = 1.6
 would give 2."""
 FIRST_BOUND_SHARE: Final = 0.8
 """Share of `proven` below which the first measured bound is not believed."""
+MANY_NEWCOMERS: Final = 0.3
+"""Share of the ready replicas that became ready within about ten seconds from which the first bound
+is not measured: new replicas are slow at first."""
 SLOWDOWN_RATIO: Final = 0.4
 """Share of the known workers below which the requests have become slower: a replica does not lose
 most of its workers."""
@@ -156,6 +159,7 @@ def observe(old: CapacityEstimate, signal: Signal) -> CapacityEstimate:
         replicas=DECAY * old.replicas + ready * signal.interval,
         queue=DECAY * old.queue + (signal.queue_sum or 0.0),
         quick=DECAY * old.quick + done * _quick_latency(signal),
+        newcomers=DECAY * old.newcomers + len(signal.startups) + len(signal.wakes),
         cpu=_smooth_cpu(old.cpu, signal),
         startup=_learn_startup(old.startup, old.started, signal.startups + signal.wakes),
         started=min(old.started + len(signal.startups) + len(signal.wakes), MAX_STARTED),
@@ -183,6 +187,12 @@ def is_strained(capacity: CapacityEstimate) -> bool:
         each > STRAIN_RATIO * capacity.downstream
         and each - capacity.downstream > capacity.service_time
     )
+
+
+def is_measured(capacity: CapacityEstimate) -> bool:
+    """Return whether enough answers were seen to say how many requests a replica can serve."""
+    known = capacity.service_time > 0.0 and capacity.answers >= FIRST_ANSWERS
+    return known or capacity.saturated
 
 
 def relative_wait(capacity: CapacityEstimate) -> float:
@@ -232,6 +242,8 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
         usual = bound if saturated else proven
         if saturated and (signal.startups or signal.wakes):
             pass  # Some replicas were ready for a part of this second only.
+        elif not saturated and new.newcomers > MANY_NEWCOMERS * ready:
+            pass  # The new replicas may be slow at first, so this is not the limit of a replica.
         elif busy_now < SLOWDOWN_RATIO * usual:
             # A replica has as many workers as before, so its requests take longer than before.
             missing = usual / busy_now - 1.0

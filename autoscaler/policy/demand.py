@@ -33,6 +33,11 @@ SHORTFALL_COST: Final = 2.0
 """Cost of a forecast that is too low, over the cost of one that is too high by as much: the first
 costs requests, the second only replicas."""
 
+FIRST_TREND: Final = 2.0
+"""Factor above the level that a trend may reach before any trend could be compared with what
+followed: the start of traffic looks like a steep rise that continues. Nothing is ordered in advance
+for such a rise."""
+
 
 def observe(old: DemandEstimate, signal: Signal, ahead: float, season: float) -> DemandEstimate:
     """Return the estimate with one more second. `ahead` is how far the forecast looks (seconds);
@@ -42,6 +47,9 @@ def observe(old: DemandEstimate, signal: Signal, ahead: float, season: float) ->
     level = significant_level(rates)
     rise = significant_slope(rates)
     trend = level + rise * ahead
+    compared = old.level_error > 0.0 or old.forecast_error > 0.0
+    if not compared:
+        trend, rise = min(trend, FIRST_TREND * level), 0.0
     horizon = max(1, round(ahead))
     past = push(old.past, (level, trend, season), horizon)
     shortfalls, level_error, forecast_error = old.shortfalls, old.level_error, old.forecast_error

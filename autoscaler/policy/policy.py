@@ -31,6 +31,10 @@ FORECAST_MARGIN = 1.0
 """Seconds beyond the start-up time that the forecast looks ahead: one step, until an order is
 placed."""
 
+FIRST_GROWTH = 2
+"""Replicas for each ready one that a latency objective may order before it is known how many
+requests a replica can serve: an estimate from a few answers may be wrong by a multiple."""
+
 
 class Policy:
     """The policy for some settings. It keeps no state: the caller passes it in and out."""
@@ -168,8 +172,22 @@ class Policy:
             elif self.settings.external is not None and signal.external is None:
                 keeper = "signal"
         number = needed if keeper is None else current
+        first = self._first_limit(seen)
+        if first is not None and number > first:
+            number, keeper = first, "unmeasured"
         desired, limited_by = limits.apply_limits(self.settings, current, number)
         return desired, limited_by or keeper
+
+    def _first_limit(self, seen: Observation) -> int | None:
+        """Return the highest number while the capacity of a replica is not known; None if it is, or
+        if the user states it. Objectives that do not depend on it are not limited."""
+        if "latency" not in seen.needs or self.settings.concurrency is not None:
+            return None
+        if capacity.is_measured(seen.capacity):
+            return None
+        others = [need.up for name, need in seen.needs.items() if name != "latency"]
+        exact = ceil(max(others, default=0.0) - change_cost.TOLERANCE)
+        return max(seen.current, FIRST_GROWTH * max(seen.signal.ready, 1), exact)
 
 
 def _has_requests(signal: Signal) -> bool:

@@ -21,7 +21,8 @@ class DemandEstimate(msgspec.Struct, frozen=True):
     - `shortfalls`: decayed histogram of level / forecast, where the level was higher.
     - `level`, `forecast` (requests per second): the load now; the load expected.
     - `season` (requests per second): the seasonal forecast; 0 if it is not trusted.
-    - `rise` (requests per second, per second): significant slope of the rate.
+    - `rise` (requests per second, per second): significant slope of the rate; 0 until one could be
+      compared with what followed.
     - `level_error`, `forecast_error`: decayed sums of the errors of level and trend.
     - `peak` (requests per second): highest level of the last minutes, decayed towards the level.
     """
@@ -54,6 +55,7 @@ class CapacityEstimate(msgspec.Struct, frozen=True):
       from `started` replicas; `cold_start`: the same without those from the warm pool.
     - `downstream`: seconds that a request usually waits for the service's own calls.
     - `cpu`: smoothed CPU use, summed over the ready replicas, in percent of one replica's limit.
+    - `newcomers`: decayed number of replicas that became ready within about ten seconds.
     - `slowdown`: factor by which all requests take longer at present than `service_time`.
     - `quick`: decayed sum, over answers, of the latency that a fifth of the answers of a second
       does not exceed; `spread`: ratio of the service time to it while no request waits; 0:
@@ -78,6 +80,7 @@ class CapacityEstimate(msgspec.Struct, frozen=True):
     quick: float = 0.0
     spread: float = 0.0
     slowdown: float = 1.0
+    newcomers: float = 0.0
 
     @property
     def present_time(self) -> float:

@@ -72,6 +72,11 @@ def test_bounds_and_steps(current: int, needed: int, expected: tuple[int, str | 
         ("max", "limited by the maximum of 100"),
         ("step", "limited to one step (at most 10 times as many, or 80% fewer)"),
         ("rollout", "but no replica is removed during a rollout or an ejection"),
+        (
+            "unmeasured",
+            "but the latency objective orders at most twice the ready replicas (at least 2) until "
+            "enough answers show how many requests a replica can serve",
+        ),
     ],
 )
 def test_every_limit_has_a_text(limit: str, text: str) -> None:
@@ -142,6 +147,23 @@ def test_one_fast_first_answer_does_not_make_a_replica_look_like_one_worker() ->
     assert learned.service_time == pytest.approx(0.12, rel=0.1)
     assert not learned.saturated
     assert learned.bound == CapacityEstimate().bound
+
+
+@pytest.mark.parametrize(("startups", "measured"), [((), True), ((2.0, 2.0, 2.0), False)])
+def test_new_replicas_that_are_slow_at_first_do_not_show_the_limit(
+    startups: tuple[float, ...], measured: bool
+) -> None:
+    learned = CapacityEstimate()
+    for _ in range(20):
+        idle = Signal(ready=2, arrivals=15, completions=15, latency_sum=1.5, in_flight=0.7)
+        learned = capacity.observe(learned, idle)
+    for second in range(4):
+        queue = Signal(
+            ready=5, arrivals=25, completions=25, latency_sum=12.5, in_flight=14.0,
+            startups=startups if not second else (),
+        )  # fmt: skip
+        learned = capacity.observe(learned, queue)
+    assert learned.saturated is measured
 
 
 def test_start_up_time_is_learned_as_a_high_percentile() -> None:

@@ -360,6 +360,51 @@ def test_a_reason_never_contradicts_its_numbers(
             assert float(found[1]) <= float(found[2]) * 1.001 + 0.1, decision.reason
         if match := re.search(r"; (\d+) would do", decision.reason):
             assert int(match[1]) < decision.desired
+        if decision.limited_by == "unmeasured":
+            assert decision.desired < decision.numbers["wanted"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "service", "most"),
+    [(6, 0.1, 1), (15, 0.1, 1), (25, 0.1, 2), (30, 0.02, 1), (150, 0.02, 2)],
+)
+def test_the_start_of_traffic_is_not_taken_for_a_rise_that_continues(
+    rate: int, service: float, most: int
+) -> None:
+    """A new replica is assumed to have four workers; the load keeps at most three of them busy."""
+    _, decisions = drive(
+        ScalingSettings(max=20, latency=0.2),
+        [Signal(ready=1)] * 10 + [steady(rate, service, 1)] * 20,
+    )
+    assert max(decision.desired for decision in decisions) <= most
+
+
+@pytest.mark.parametrize(
+    ("chosen", "more", "desired", "limited_by"),
+    [
+        ({"latency": 0.2}, {"ready": 0}, 2, "unmeasured"),
+        ({"latency": 0.2}, {"ready": 1}, 2, "unmeasured"),
+        ({"latency": 0.2}, {"ready": 3}, 6, "unmeasured"),
+        ({"latency": 0.2, "min": 3}, {"ready": 0}, 3, "min"),
+        ({"latency": 0.2, "concurrency": 20}, {"ready": 1}, 3, None),
+        ({"latency": 0.2, "rps": 12.0}, {"ready": 1}, 5, "unmeasured"),
+        ({"latency": 0.2}, {"ready": 1, "scheduled": 7}, 7, "unmeasured"),
+        ({"rps": 12.0}, {"ready": 1}, 5, None),
+    ],
+)
+def test_few_replicas_are_ordered_while_the_capacity_of_one_is_unknown(
+    chosen: dict[str, Any], more: dict[str, Any], desired: int, limited_by: str | None
+) -> None:
+    signal = Signal(arrivals=60, in_flight=60.0, parked=0, **more)
+    _, (first,) = drive(ScalingSettings(max=20, **chosen), [signal])
+    assert (first.desired, first.limited_by) == (desired, limited_by)
+
+
+def test_the_number_is_not_limited_any_more_once_the_capacity_is_known() -> None:
+    busy = [steady(rate, 0.1, 2) for rate in (20,) * 30 + (200,) * 5]
+    _, decisions = drive(ScalingSettings(max=50, latency=0.4), busy)
+    assert decisions[-1].desired > 4
+    assert decisions[-1].limited_by is None
 
 
 def test_misses_split_the_bucket_of_the_objective_and_count_shed_requests() -> None:
