@@ -27,6 +27,7 @@ from meshd.model.operation import (
     StartReplica,
     StopJob,
     StopReplica,
+    Urgency,
 )
 from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.replica import Version
@@ -47,7 +48,8 @@ from meshd.store.output_archive import LINES_KEPT
 
 _log = structlog.stdlib.get_logger(__name__)
 CONCURRENT_STARTS: Final = 8
-"""Replicas that are started at the same time; more would only queue up in the engine."""
+"""Replicas that are started at the same time; more would only queue up in the engine. As many more
+that replace failed ones need not wait for these."""
 CONCURRENT_JOB_STARTS: Final = 2
 """Jobs that are prepared and started at the same time, so that replicas need not wait for them."""
 HOOK_SECONDS: Final = 300.0
@@ -105,6 +107,7 @@ class Executor:
         self._step_addresses: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_limit = asyncio.Semaphore(CONCURRENT_STARTS)
+        self._heal_limit = asyncio.Semaphore(CONCURRENT_STARTS)
         self._job_start_limit = asyncio.Semaphore(CONCURRENT_JOB_STARTS)
 
     @property
@@ -223,7 +226,8 @@ class Executor:
                 spec = self._builder.replica(operation)
                 if spec is not None:
                     await self._run_init_containers(spec)
-                    async with self._start_limit:
+                    heals = operation.urgency is Urgency.HEAL
+                    async with self._heal_limit if heals else self._start_limit:
                         replica = await self._start(operation, spec)
                     await self._run_post_start(spec)
                     result.replica = replica

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from meshd.model.operation import Operation, StartReplica
+from meshd.model.operation import Operation, StartReplica, Urgency
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import Node
@@ -51,13 +51,19 @@ def limit_starts(
     """Return `operations` without the starts that have no slot, and their number by service key.
 
     More urgent starts go first; among equals, the service with the smallest part of its desired
-    number (`counts`). A `limit` of 0 allows all starts.
+    number (`counts`). Starts that replace failed replicas wait for each other only, so that no
+    growth under way delays them; the others wait for all. A `limit` of 0 allows all starts.
     """
     starts = [op for op in operations if isinstance(op, StartReplica)]
     free = limit - used_slots(replicas, now)
     if not limit or len(starts) <= free:
         return list(operations), {}
-    chosen = {start.name for start in _rank(starts, replicas, counts)[: max(0, free)]}
+    ranked = _rank(starts, replicas, counts)
+    healing = [start.name for start in ranked if start.urgency is Urgency.HEAL]
+    others = [start.name for start in ranked if start.urgency is not Urgency.HEAL]
+    free_to_heal = limit - used_slots((r for r in replicas if r.attempt), now)
+    healed = healing[: max(0, free_to_heal)]
+    chosen = {*healed, *others[: max(0, free - len(healed))]}
     held: dict[ServiceKey, int] = {}
     for start in starts:
         if start.name not in chosen:

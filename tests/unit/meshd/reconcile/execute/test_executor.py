@@ -1,14 +1,18 @@
-"""The executor prepares a revision again if its image was removed since it was prepared."""
+"""The executor prepares a revision again if its image was removed since it was prepared, and starts
+replicas in place of failed ones without delay."""
 
+import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
-from meshd.model.operation import PrepareService, StartReplica
+from meshd.model.operation import PrepareService, StartReplica, Urgency
 from meshd.model.runtime import ReplicaSpec
-from meshd.reconcile.execute.executor import Executor
+from meshd.reconcile.execute.executor import CONCURRENT_STARTS, Executor
 from meshd.runtime.base import ImageMissing
 from meshd.spec.model import Service
+from tests.support.waiting import wait_until
 
 WEB = Service(name="web", image="registry.example/web:1")
 START = StartReplica(
@@ -85,3 +89,29 @@ async def test_a_copy_of_an_adopted_container_is_not_prepared() -> None:
     with pytest.raises(ImageMissing, match="not on the engine"):
         await executor.perform(copy)
     assert runtime.calls == ["start"]
+
+
+class SlowRuntime(PrunedRuntime):
+    """A runtime whose starts end when they are allowed to."""
+
+    def __init__(self) -> None:
+        super().__init__(obtainable=True)
+        self.allowed = asyncio.Event()
+        self.begun: list[str] = []
+
+    async def start(self, replica: ReplicaSpec) -> str:
+        self.begun.append(replica.name)
+        await self.allowed.wait()
+        return replica.name
+
+
+async def test_a_start_in_place_of_a_failed_replica_does_not_wait_for_growth() -> None:
+    runtime = SlowRuntime()
+    executor = executor_of(runtime)
+    names = [f"grow-{number}" for number in range(CONCURRENT_STARTS + 3)]
+    for name in names:
+        executor.begin(msgspec.structs.replace(START, name=name))
+    executor.begin(msgspec.structs.replace(START, name="heal", urgency=Urgency.HEAL))
+    await wait_until(lambda: "heal" in runtime.begun, 5.0, "the start of heal")
+    assert runtime.begun == [*names[:CONCURRENT_STARTS], "heal"]
+    await executor.close()

@@ -86,6 +86,31 @@ def test_the_service_with_the_smallest_part_starts_first_and_services_take_turns
     assert allowed(starts, *there, limit=2, a=4, b=2) == ["a1", "b1"]
 
 
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [
+        ((0, 0), ["heal-1", "heal-2"]),
+        ((0, 0, 0, 0), ["heal-1", "heal-2"]),
+        ((0, 1), ["heal-1"]),
+        ((1, 1), []),
+        ((0,), ["heal-1", "heal-2"]),
+        ((), ["heal-1", "heal-2"]),
+    ],
+)
+def test_healing_waits_for_other_healing_only(
+    attempts: tuple[int, ...], expected: list[str]
+) -> None:
+    """`attempts` are those of the replicas that start now: growth (0) or healing (1)."""
+    starts = [
+        start("a", "grow-1"),
+        start("a", "grow-2"),
+        start("b", "heal-1", Urgency.HEAL),
+        start("c", "heal-2", Urgency.HEAL),
+    ]
+    coming = [replica("z", f"z{n}", Phase.PENDING, attempt=a) for n, a in enumerate(attempts)]
+    assert allowed(starts, *coming, limit=2) == expected
+
+
 def test_a_starting_replica_uses_a_slot() -> None:
     coming = replica("z", "z1", Phase.PENDING)
     starts = [start("a", "a1"), start("a", "a2")]
