@@ -34,9 +34,9 @@ SHORTFALL_COST: Final = 2.0
 costs requests, the second only replicas."""
 
 FIRST_TREND: Final = 2.0
-"""Factor above the level that a trend may reach before any trend could be compared with what
-followed: the start of traffic looks like a steep rise that continues. Nothing is ordered in advance
-for such a rise."""
+"""Factor above the level that a trend may reach at the start of traffic, before any trend could be
+compared with what followed: it looks like a steep rise that continues. Nothing is ordered in
+advance for it."""
 
 
 def observe(old: DemandEstimate, signal: Signal, ahead: float, season: float) -> DemandEstimate:
@@ -47,8 +47,7 @@ def observe(old: DemandEstimate, signal: Signal, ahead: float, season: float) ->
     level = significant_level(rates)
     rise = significant_slope(rates)
     trend = level + rise * ahead
-    compared = old.level_error > 0.0 or old.forecast_error > 0.0
-    if not compared:
+    if not (old.level_error or old.forecast_error) and _has_just_begun(rates):
         trend, rise = min(trend, FIRST_TREND * level), 0.0
     horizon = max(1, round(ahead))
     past = push(old.past, (level, trend, season), horizon)
@@ -102,6 +101,11 @@ def headroom(demand: DemandEstimate, quantile: float) -> float:
         if uncovered < 0.0:
             return exp(bucket / BUCKETS_PER_E) - 1.0
     return 0.0
+
+
+def _has_just_begun(rates: tuple[float, ...]) -> bool:
+    """Return whether one of the last `HISTORY` seconds had no traffic."""
+    return min(rates) == 0.0
 
 
 def _count_shortfall(old: tuple[float, ...], bucket: int, decay: float) -> tuple[float, ...]:

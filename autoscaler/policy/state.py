@@ -21,8 +21,8 @@ class DemandEstimate(msgspec.Struct, frozen=True):
     - `shortfalls`: decayed histogram of level / forecast, where the level was higher.
     - `level`, `forecast` (requests per second): the load now; the load expected.
     - `season` (requests per second): the seasonal forecast; 0 if it is not trusted.
-    - `rise` (requests per second, per second): significant slope of the rate; 0 until one could be
-      compared with what followed.
+    - `rise` (requests per second, per second): significant slope of the rate; 0 at the start of
+      traffic, until one could be compared with what followed.
     - `level_error`, `forecast_error`: decayed sums of the errors of level and trend.
     - `peak` (requests per second): highest level of the last minutes, decayed towards the level.
     """

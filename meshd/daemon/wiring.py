@@ -234,6 +234,7 @@ class Parts:
             self._queries,
             jobs.demands,
             wake.set,
+            lambda: start_slots(sampler.nodes, settings.starts),
         )
         self._ticker = Ticker(ingest, stores, self._scaling, reconciler, clock)
         firewall = self._firewall = self._make_firewall(claims)

@@ -8,6 +8,7 @@ there is no data. `meshd.reconcile` acts on the number.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from meshd.capacity import start_rate
 from meshd.capacity.allocate import Allocation
 from meshd.capacity.job_demand import JobDemand
 from meshd.model.desired import DesiredService
@@ -23,6 +24,7 @@ from meshd.scaling.scale_from_zero import SIGNAL_DELAY, ColdStart, replicas_for
 from meshd.scaling.schedule import scheduled_minimum
 from meshd.scaling.settings import is_scaled, settings_of
 from meshd.scaling.signals import call_seconds_by_caller, signal_of
+from meshd.scaling.start_caps import Growth, growth_of, not_yet_started, start_caps
 from meshd.scaling.state_store import PolicyStateStore
 from meshd.spec.model import Scale
 from meshd.store.decisions import DecisionLog
@@ -44,6 +46,7 @@ class ScalingController:
 
     - `jobs`: returns the running jobs, which take capacity from the services.
     - `wake`: called when a number changed, so that the reconciler acts at once.
+    - `start_slots`: returns how many replicas may always start at the same time; 0: no limit.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class ScalingController:
         queries: PrometheusQueries,
         jobs: Callable[[], Sequence[JobDemand]],
         wake: Callable[[], None],
+        start_slots: Callable[[], int] = int,
     ) -> None:
         self._store = store
         self._events = events
@@ -69,6 +73,9 @@ class ScalingController:
         self._queries = queries
         self._jobs = jobs
         self._wake = wake
+        self._start_slots = start_slots
+        self._starts: tuple[start_rate.ReplicaStart, ...] = ()
+        self._first_step = 0.0
         self._states = PolicyStateStore(store)
         self._cold_starts: dict[str, ColdStart] = {}
         self._last_records: dict[str, ScaleDecision] = {}
@@ -90,8 +97,10 @@ class ScalingController:
         allocations = self._allocate(services, uncapped, now)
         results: dict[str, ScalingDecision] = {}
         before = {key: self._current(service) for key, service in scaled.items()}
+        by_starts = self._start_caps(scaled, replicas, uncapped, now)
         for key, service in scaled.items():
             caps = self._caps(service, uncapped[key], allocations[key], now)
+            caps += [by_starts[key]] if key in by_starts else []
             results[key] = result = apply_caps(
                 inputs[key], uncapped[key], self._floor(key, now), caps
             )
@@ -213,6 +222,35 @@ class ScalingController:
             self._record_event(service, Kind.SCALE_SHORT, text, {}, now)
         return caps
 
+    def _start_caps(
+        self,
+        scaled: Mapping[str, DesiredService],
+        replicas: Mapping[str, Sequence[Replica]],
+        uncapped: Mapping[str, ScalingDecision],
+        now: float,
+    ) -> dict[str, Cap]:
+        """Return the caps by what the nodes can start. Numbers set by hand are not capped."""
+        self._first_step = self._first_step or now
+        everyone = [replica for group in replicas.values() for replica in group]
+        self._starts = start_rate.observe(
+            self._starts, everyone, self._first_step, self._last_step, now
+        )
+        slots = self._start_slots()
+        growths: dict[str, Growth] = {}
+        for key, service in scaled.items():
+            current, needed = self._current(service), uncapped[key].decision.desired
+            if needed > current and not self._store.override(key, now):
+                scale, group = _scale(service), replicas.get(key, ())
+                growths[key] = growth_of(current, needed, scale.min, scale.priority, group)
+        if not slots or not growths:
+            return {}
+        under_way = sum(start_rate.starts_under_way(everyone, self._starts, now).values())
+        for key, service in scaled.items():
+            age = now - self._rate_limits[key].changed_at
+            group = replicas.get(key, ())
+            under_way += not_yet_started(self._current(service), group, age, self._starts)
+        return start_caps(growths, under_way, start_rate.start_capacity(self._starts, slots))
+
     def _current(self, service: DesiredService) -> int:
         """Return the number decided last; before the first decision, the present one."""
         desired = self._states.desired(service.key)
@@ -237,6 +275,8 @@ class ScalingController:
         state = self._states.state(key, settings, now)
         waiting = start.add_parked(worker, parked)
         floor, startup = replicas_for(settings, state, waiting, now)
+        slots = self._start_slots()
+        floor = min(floor, start_rate.start_capacity(self._starts, slots)) if slots else floor
         start.until = max(start.until, now + startup + SIGNAL_DELAY)
         if floor > start.floor:
             start.floor = floor

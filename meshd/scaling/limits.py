@@ -57,6 +57,11 @@ class ChangeRateLimit:
         self._changed_at = 0.0
         self._rising_since: float | None = None
 
+    @property
+    def changed_at(self) -> float:
+        """Time of the last change of the number (Unix time); 0: unknown."""
+        return self._changed_at
+
     def record_change(self, now: float) -> None:
         """Remember that the number changed at `now`."""
         self._changed_at, self._rising_since = now, None

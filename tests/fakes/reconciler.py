@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from meshd.discovery.watch import RuntimeWatcher
 from meshd.model.job import HookState
@@ -61,6 +61,7 @@ class ControlLife:
         traffic: TrafficSource | None = None,
         adopts: bool = True,
         dice: RandomSource | None = None,
+        start_slots: Callable[[], int] = int,
     ) -> None:
         wake = asyncio.Event()
         self.publisher = Publisher(
@@ -83,7 +84,7 @@ class ControlLife:
             hooks=hooks or NoHooks(),
             traffic=traffic,
             in_flight={},
-            start_slots=int,
+            start_slots=start_slots,
             on_ready=lambda key, seconds: None,
             edge=EdgeSettings(),
             clock=virtual.clock,

@@ -46,10 +46,14 @@ def replicas(count: int, revision: str = "r1", **more: Any) -> list[Replica]:
 
 
 class Scene:
-    """The scaling controller as the daemon wires it. `restart` replaces it by a new one."""
+    """The scaling controller as the daemon wires it. `restart` replaces it by a new one.
 
-    def __init__(self, folder: Path) -> None:
+    `start_slots`: replicas that may always start at the same time; 0: no limit.
+    """
+
+    def __init__(self, folder: Path, start_slots: int = 0) -> None:
         self.folder = folder
+        self.start_slots = start_slots
         self.clock = NOW
         self.woken = 0
         self._sequence = 0
@@ -77,6 +81,7 @@ class Scene:
             PrometheusQueries(time.monotonic),
             lambda: self.jobs,
             self._wake,
+            lambda: self.start_slots,
         )
 
     def restart(self, killed: bool = False) -> None:
@@ -104,8 +109,10 @@ class Scene:
         took: float = 0.1,
         name: str = KEY,
         ejected: bool = False,
+        others: list[Replica] | None = None,
     ) -> None:
-        """Report a second with `arrivals` requests of `took` seconds each, then run a step."""
+        """Report a second with `arrivals` requests of `took` seconds each, then run a step.
+        `others` are the replicas of another service."""
         latency = traffic.histogram(*[took] * arrivals) if arrivals else Histogram()
         endpoint = EndpointReport("web-0", "r1", busy_seconds=arrivals * took, ejected=ejected)
         report = ServiceReport(
@@ -120,4 +127,5 @@ class Scene:
         start, self.clock = self.clock, self.clock + 1.0
         self.ingest.add(Report(1, self._sequence, start, self.clock, Generation(1, 1), (report,)))
         self.ingest.set_services([name])
-        self.scaling.step([service], {name: group}, self.clock + 0.15)
+        groups = {name: group, **({others[0].key: others} if others else {})}
+        self.scaling.step([service], groups, self.clock + 0.15)

@@ -39,6 +39,7 @@ class Control:
         plane: SimPlane,
         hooks: RolloutHooks | None = None,
         traffic: TrafficSource | None = None,
+        start_slots: Callable[[], int] = int,
     ) -> None:
         self.store = Store(directory)
         self.store.open()
@@ -52,6 +53,7 @@ class Control:
             hooks=hooks,
             traffic=traffic,
             dice=random.Random(runtime.dice.random()),
+            start_slots=start_slots,
         )
         self.reconciler = life.reconciler
         plane.connect(life.publisher)
