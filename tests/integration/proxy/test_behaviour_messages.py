@@ -499,10 +499,10 @@ def test_h2c_is_not_tunnelled(stage: Stage) -> None:
     assert seen[0].get(b"http2-settings") is None
 
 
-def test_the_preface_of_http_2_is_refused(stage: Stage) -> None:
+def test_a_request_that_only_begins_like_http_2_is_refused(stage: Stage) -> None:
     scene = stage.scene(answering(OK))
     with scene.proxy.connect() as client:
-        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        client.send(b"PRI * HTTP/2.0\r\nHost: a\r\n\r\n")
         assert client.head().status in (400, 505)
         client.rest()
     assert scene.origin.connections == 0
