@@ -227,6 +227,26 @@ async def test_a_restarted_helper_continues_where_the_last_one_was(tmp_path: Pat
     os.close(memory)
 
 
+@pytest.mark.parametrize("text", ["to: 10.0.0.1:80\n", "to: 10.0.0.1:80\nparking: {}\n"])
+async def test_a_restarted_helper_knows_which_settings_were_given(
+    tmp_path: Path, text: str
+) -> None:
+    """Whether refused requests wait depends on that."""
+    memory = create_memory_file()
+    file = tmp_path / "proxy.yml"
+    file.write_text(text)
+    left, right = socket.socketpair()
+    with left, right:
+        first = Helper(str(file), {}, left, None, memory)
+        first._remember()
+        file.write_text("to: [")
+        second = Helper(str(file), {}, left, None, memory)
+        for helper in (first, second):
+            snapshot = build.build_snapshot(helper._settings, {}, Generation(1, 1))
+            assert snapshot.services[0].parking.on_refusal is ("parking" in text)
+    os.close(memory)
+
+
 def test_an_unreadable_memory_is_ignored() -> None:
     memory = create_memory_file()
     os.write(memory, b'{"resolved": {"a"')
