@@ -155,7 +155,7 @@ def _compile_service(
     park_on_refusal: bool,
 ) -> wire.Service:
     """Compile one port of a service, with a fingerprint of its whole content."""
-    mesh = service.mesh
+    mesh = service.mesh.for_port(port) if service.mesh.tcp else service.mesh
     compiled = wire.Service(
         name=name,
         fingerprint="",

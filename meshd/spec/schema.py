@@ -24,6 +24,7 @@ def build_schema() -> Schema:
     for name in _SHORT:
         definitions[name] = {"anyOf": [{"type": "string"}, definitions[name]]}
     definitions["DrainSettings"] = {"anyOf": [_DURATION, definitions["DrainSettings"]]}
+    definitions["TcpPortSpec"] = {"anyOf": [{"type": "integer"}, definitions["TcpPortSpec"]]}
     definitions["RateLimit"]["anyOf"].append({"type": "number"})
     for of, field in (
         (definitions["RouteSpec"]["anyOf"][1], "match"),
@@ -35,6 +36,7 @@ def build_schema() -> Schema:
     for name in _LISTS:
         many = found["properties"][name]
         found["properties"][name] = {"anyOf": [{"type": "string"}, many]}
+    found["properties"]["tcp"]["anyOf"].insert(0, {"$ref": "#/$defs/TcpPortSpec"})
     schedules = found["properties"]["schedule"]
     found["properties"]["schedule"] = {"anyOf": [schedules["items"], schedules]}
     command = definitions["JobSchedule"]["anyOf"][1]["properties"]["command"]

@@ -243,7 +243,7 @@ def _list_failing(settings: StandaloneSettings) -> list[str]:
     if "parking" in settings.mesh.model_fields_set:
         return []
     ports = settings.tcp_services().items()
-    names = [name for name, port in ports if "parking" not in port.model_fields_set]
+    names = [name for name, port in ports if port.parking is None]
     return [service_key(PROJECT, name) for name in (SERVICE, MIRROR, *names)]
 
 

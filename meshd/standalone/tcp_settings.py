@@ -10,34 +10,12 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec.model import (
-    Balance,
-    EjectSpec,
-    LimitsSpec,
-    Mesh,
-    Model,
-    ParkingSpec,
-    Retries,
-    Timeouts,
-    UpstreamSpec,
-)
+from meshd.spec.model import Mesh, PortPolicies, TcpPortSpec, UpstreamSpec
 from meshd.spec.model.base import ServiceName
 from meshd.spec.model.service import DEFAULT_PORT
 from meshd.spec.reader import shorthand
 from meshd.standalone.upstream_address import UpstreamAddress
 from proxy.ipc import address
-
-_POLICIES: Final = (
-    "balance",
-    "timeouts",
-    "retries",
-    "limits",
-    "parking",
-    "eject",
-    "upstream",
-)
-"""Sections that a port may have for itself; others are those of the proxy."""
-
 
 _MAX_NAME: Final = 60
 """Characters of the longest default name; a number still fits behind it."""
@@ -45,7 +23,7 @@ RESERVED_NAMES: Final = ("upstream", "mirror")
 """Names of the services that get the proxy's HTTP requests."""
 
 
-class TcpPort(Model):
+class TcpPort(PortPolicies):
     """An address whose connections are passed on as they are. Short: `LISTEN=TARGET[,TARGET...]`.
 
     - `listen`: the address to accept connections on
@@ -62,13 +40,7 @@ class TcpPort(Model):
     to: Annotated[tuple[UpstreamAddress, ...], Field(min_length=1)]
     sni: str = ""
     name: ServiceName | None = None
-    balance: Balance = Balance()
-    timeouts: Timeouts = Timeouts()
-    retries: Retries = Retries()
-    limits: LimitsSpec = LimitsSpec()
-    parking: ParkingSpec = ParkingSpec()
-    eject: EjectSpec = EjectSpec()
-    upstream: UpstreamSpec = UpstreamSpec()
+    upstream: UpstreamSpec | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -112,7 +84,8 @@ class TcpPort(Model):
 
     @model_validator(mode="after")
     def _check_encryption(self) -> Self:
-        if self.upstream.tls is not None or any(each.encrypted for each in self.to):
+        encrypted = self.upstream is not None and self.upstream.tls is not None
+        if encrypted or any(each.encrypted for each in self.to):
             raise ValueError(
                 "TCP connections are passed on as they are; remove upstream.tls and https://"
             )
@@ -120,9 +93,9 @@ class TcpPort(Model):
 
     def policies(self, common: Mesh) -> Mesh:
         """Return the policies of the port; `common` are those of the proxy."""
-        own = {key: getattr(self, key) for key in self.model_fields_set.intersection(_POLICIES)}
-        fixed = {"port": DEFAULT_PORT, "tcp": (DEFAULT_PORT,), "routes": ()}
-        return common.model_copy(update={**own, **fixed})
+        own = {**self.sections(), "upstream": self.upstream or common.upstream}
+        tcp = (TcpPortSpec(port=DEFAULT_PORT),)
+        return common.model_copy(update={**own, "port": DEFAULT_PORT, "tcp": tcp, "routes": ()})
 
 
 def name_ports(ports: Iterable[TcpPort]) -> dict[str, TcpPort]:

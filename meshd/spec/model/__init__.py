@@ -36,6 +36,7 @@ from meshd.spec.model.rollout import CanaryAnalysisSettings, Hook, RolloutSettin
 from meshd.spec.model.route import Fault, HeaderEdits, RateLimit, ResponseHeaderEdits, RouteSpec
 from meshd.spec.model.scale import Objective, PrometheusQuery, Scale, ScalingSchedule
 from meshd.spec.model.service import Service
+from meshd.spec.model.tcp_port import PortPolicies, TcpPortSpec
 from meshd.spec.model.traffic import Balance, EjectSpec, LimitsSpec, ParkingSpec, Retries, Timeouts
 from meshd.spec.model.upstream import UpstreamSpec, UpstreamTlsSpec
 
@@ -69,6 +70,7 @@ __all__ = [
     "Objective",
     "ParkingSpec",
     "Percent",
+    "PortPolicies",
     "Project",
     "PrometheusQuery",
     "PublishedPort",
@@ -83,6 +85,7 @@ __all__ = [
     "Scale",
     "ScalingSchedule",
     "Service",
+    "TcpPortSpec",
     "Timeouts",
     "Ulimit",
     "UpdateConfig",

@@ -12,6 +12,7 @@ from meshd.spec.model.health import HealthCheck
 from meshd.spec.model.rollout import RolloutSettings
 from meshd.spec.model.route import RouteSpec
 from meshd.spec.model.scale import Scale
+from meshd.spec.model.tcp_port import TcpPortSpec
 from meshd.spec.model.traffic import Balance, EjectSpec, LimitsSpec, ParkingSpec, Retries, Timeouts
 from meshd.spec.model.upstream import UpstreamSpec
 from meshd.spec.reader import shorthand
@@ -70,8 +71,8 @@ class Mesh(Model):
       Default: the first port of `expose`, of `ports`, of the image or of `tcp`, else PORT in
       `environment`, else 8080
     - `tcp`: ports of replicas that do not speak HTTP; the mesh passes their connections on as they
-      are. Default: the declared ports of well-known protocols, such as 5432 of PostgreSQL; an empty
-      list means none
+      are. Each is a number, or a mapping with policies. Default: the declared ports of well-known
+      protocols, such as 5432 of PostgreSQL; an empty list means none
     - `routes`: the public routes to the service
     - `scale`: the number of replicas, and what determines it
     - `health`: the active probe
@@ -91,7 +92,7 @@ class Mesh(Model):
     """
 
     port: Port | None = None
-    tcp: tuple[Port, ...] | None = None
+    tcp: tuple[TcpPortSpec, ...] | None = None
     routes: tuple[RouteSpec, ...] = ()
     scale: Scale | None = None
     health: HealthCheck = HealthCheck()
@@ -117,6 +118,22 @@ class Mesh(Model):
     _many_routes = field_validator("routes", mode="before")(shorthand.wrap_in_list)
     _many_callers = field_validator("allow", mode="before")(shorthand.wrap_in_list)
     _unique_routes = field_validator("routes")(shorthand.check_unique)
+
+    @field_validator("tcp")
+    @classmethod
+    def _check_tcp(cls, value: tuple[TcpPortSpec, ...] | None) -> tuple[TcpPortSpec, ...] | None:
+        found: dict[int, TcpPortSpec] = {}
+        for each in value or ():
+            if found.setdefault(each.port, each) != each:
+                raise ValueError(f"port {each.port} is given twice with different policies")
+        return value
+
+    def for_port(self, port: int) -> Self:
+        """Return the settings with the policies that `tcp` has for a port."""
+        for each in self.tcp or ():
+            if each.port == port and (sections := each.sections()):
+                return self.model_copy(update=sections)
+        return self
 
     @property
     def is_job(self) -> bool:

@@ -3,6 +3,7 @@
 Part of `meshd.spec.model.project`; built by `meshd.spec.reader.service` and `meshd.spec.labels`.
 """
 
+from operator import attrgetter
 from typing import Final, Literal
 
 from meshd.spec.model.base import Duration, Model, ServiceName, Size
@@ -27,6 +28,7 @@ from meshd.spec.model.mesh import Mesh
 from meshd.spec.model.network import Attachment
 from meshd.spec.model.well_known_ports import WELL_KNOWN_PROTOCOLS
 
+_NUMBER: Final = attrgetter("port")
 DEFAULT_PORT: Final = 8080
 """The port of a service that declares none: the usual alternative port for HTTP."""
 MAX_PORT: Final = 65535
@@ -130,13 +132,13 @@ class Service(Model):
         8080."""
         given = self.environment.get("PORT", "")
         last = int(given) if given.isdecimal() and 0 < int(given) <= MAX_PORT else DEFAULT_PORT
-        declared = (*self.expose, *self.image_ports, *(self.mesh.tcp or ()))
+        declared = (*self.expose, *self.image_ports, *map(_NUMBER, self.mesh.tcp or ()))
         return self.mesh.port or next(iter(declared), last)
 
     @property
     def tcp_ports(self) -> tuple[int, ...]:
         """All TCP ports that the file and the image declare, the main port first."""
-        declared = (self.port, *self.expose, *self.image_ports, *(self.mesh.tcp or ()))
+        declared = (self.port, *self.expose, *self.image_ports, *map(_NUMBER, self.mesh.tcp or ()))
         return tuple(dict.fromkeys(declared))
 
     def is_passthrough(self, port: int) -> bool:
@@ -144,7 +146,7 @@ class Service(Model):
         `x-mesh.tcp`, or without that key the ports of well-known protocols, such as 5432 of
         PostgreSQL."""
         given = self.mesh.tcp
-        return port in (WELL_KNOWN_PROTOCOLS if given is None else given)
+        return port in (WELL_KNOWN_PROTOCOLS if given is None else map(_NUMBER, given))
 
     @property
     def passthrough_ports(self) -> tuple[int, ...]:

@@ -136,12 +136,11 @@ async def test_http_and_tcp_with_own_policies(tmp_path: Path, free_port: int) ->
                 waiting = await connect(parking)
                 answer = asyncio.create_task(waiting.exactly(1))
                 await stays(lambda: not answer.done(), 0.3, "parked")
-                late = await asyncio.start_server(
-                    lambda _, writer: writer.write(b"l"), "127.0.0.1", free_port
-                )
+                late = await Origin(named(b"l")).start(free_port)
                 assert await answer == b"l"
                 waiting.close()
-                late.close()
+                await wait_until(late.visits[0].closed.is_set, 10, "it ends")
+                late.stop()
 
 
 async def test_ports_change_at_sighup(tmp_path: Path) -> None:

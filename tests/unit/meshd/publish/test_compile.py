@@ -240,3 +240,18 @@ def test_the_main_port_of_a_tcp_service() -> None:
     (db,) = compile_snapshot(AT, [project("shop", db={"port": 5432, "tcp": 5432})], {}).services
 
     assert (db.name, db.protocol) == ("shop/db", "tcp")
+
+
+def test_a_port_has_policies_for_itself() -> None:
+    mesh = {
+        "port": 80,
+        "timeouts": {"connect": "1s", "tunnel": "1h"},
+        "tcp": [{"port": 5432, "balance": "maglev", "timeouts": {"tunnel": "8h"}}, 6379],
+    }
+    http, postgres, redis = compile_snapshot(AT, [project("shop", db=mesh)], {}).services
+    assert [each.protocol for each in (http, postgres, redis)] == ["http", "tcp", "tcp"]
+    algorithms = [each.balance.algorithm for each in (http, postgres, redis)]
+    assert algorithms == ["hot-cold", "maglev", "hot-cold"]
+    # A section of the port replaces that of the service as a whole.
+    timeouts = [(each.timeouts.connect, each.timeouts.tunnel) for each in (http, postgres, redis)]
+    assert timeouts == [(1.0, 3600.0), (2.0, 28800.0), (1.0, 3600.0)]

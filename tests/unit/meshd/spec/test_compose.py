@@ -329,6 +329,37 @@ def test_ports_that_are_not_http(tmp_path: Path) -> None:
     assert service.probe.type == "tcp"
 
 
+def test_a_tcp_port_with_policies(tmp_path: Path) -> None:
+    service = web(tmp_path, "x-mesh: {tcp: [{port: 5432, parking: {timeout: 9s}}, 6379]}")
+    stored = service.model_dump(mode="json")["mesh"]["tcp"]
+    # As earlier versions stored it, where nothing is new.
+    assert (stored[0]["port"], stored[0]["parking"]["timeout"], stored[1]) == (5432, 9.0, 6379)
+    assert Service.model_validate_json(service.model_dump_json()) == service
+    assert service.passthrough_ports == (5432, 6379)
+    assert service.mesh.for_port(5432).parking.timeout == 9.0
+    assert service.mesh.for_port(6379) is service.mesh
+    alone = web(tmp_path, "x-mesh: {tcp: {port: 5432, balance: random}}")
+    assert alone.port == 5432
+    assert alone.mesh.for_port(5432).balance.algorithm == "random"
+
+
+@pytest.mark.parametrize(
+    ("tcp", "said"),
+    [
+        ("web", "web: x-mesh.tcp: 'web' is not valid; expected a whole number"),
+        ("[99999]", "web: x-mesh.tcp[0]: 99999 is not valid; expected at most 65535"),
+        ("{port: 1, blance: random}", "x-mesh.tcp.blance: unknown key; did you mean balance?"),
+        ("[{port: 1, timeouts: {tunnel: x}}]", "x-mesh.tcp[0].timeouts.tunnel: 'x' is not"),
+        ("[{balance: random}]", "x-mesh.tcp[0]: port is missing; expected a value"),
+        ("[1, {port: 1, balance: random}]", "port 1 is given twice with different policies"),
+    ],
+)
+def test_mistakes_in_tcp_ports(tmp_path: Path, tcp: str, said: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        web(tmp_path, f"x-mesh: {{tcp: {tcp}}}")
+    assert said in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("body", "passed", "probe"),
     [

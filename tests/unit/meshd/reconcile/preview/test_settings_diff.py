@@ -12,6 +12,7 @@ from meshd.spec.model import (
     RouteSpec,
     Scale,
     Service,
+    TcpPortSpec,
     UpdateConfig,
 )
 
@@ -97,7 +98,7 @@ def test_a_changed_quota_is_listed() -> None:
 def test_a_change_of_kind_says_how_the_service_is_reached() -> None:
     plain = Service(name="web", image="i", plain=True, expose=(3000,))
     mesh = plain.model_copy(update={"plain": False})
-    tcp = Service(name="web", image="i", expose=(3000,), mesh=Mesh(tcp=(3000,)))
+    tcp = Service(name="web", image="i", expose=(3000,), mesh=Mesh(tcp=(TcpPortSpec(port=3000),)))
 
     lines = diff_settings(project(plain), project(mesh), frozenset({"web"}))
     assert lines[0].endswith("; it is HTTP, reached at web, web:3000")
