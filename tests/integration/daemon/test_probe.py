@@ -14,6 +14,7 @@ from meshd.spec.model import HealthCheck, Mesh
 from proxy.wire.snapshot import UpstreamTls
 from tests.fakes import virtual
 from tests.support.certificate_authority import Authority, server_context
+from tests.support.tcp_server import TcpServer, start_server
 from tests.support.waiting import wait_until
 
 HTTP = HealthCheck(path="/healthz", interval=0.2, timeout=0.3)
@@ -23,7 +24,7 @@ HTTP = HealthCheck(path="/healthz", interval=0.2, timeout=0.3)
 async def answering() -> AsyncIterator[Callable[[bytes | None], "asyncio.Future[int]"]]:
     """Return a function that starts a listener which answers every connection with the same bytes
     (None: never)."""
-    servers: list[asyncio.Server] = []
+    servers: list[TcpServer] = []
 
     async def start(answer: bytes | None) -> int:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -35,12 +36,12 @@ async def answering() -> AsyncIterator[Callable[[bytes | None], "asyncio.Future[
                 await reader.read()
             writer.close()
 
-        servers.append(await asyncio.start_server(serve, "127.0.0.1", 0))
-        return int(servers[-1].sockets[0].getsockname()[1])
+        servers.append(await start_server(serve))
+        return servers[-1].port
 
     yield lambda answer: asyncio.ensure_future(start(answer))
     for server in servers:
-        server.close()
+        await server.close()
 
 
 @pytest.mark.parametrize(
@@ -90,10 +91,10 @@ async def test_the_fields_that_a_probe_sends(mesh: dict[str, object], sent: list
         writer.write(b"HTTP/1.1 204 Fine\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = int(server.sockets[0].getsockname()[1])
+    server = await start_server(serve)
+    port = server.port
     assert await probe("127.0.0.1", port, Mesh.model_validate(mesh).probe) is None
-    server.close()
+    await server.close()
     lines = heads[0].split(b"\r\n")
     for line in sent:
         assert line.replace(b"PORT", b"%d" % port) in lines
@@ -129,8 +130,8 @@ async def test_a_probe_over_tls_verifies_the_certificate(tmp_path: Path) -> None
         writer.close()
 
     context = server_context(authority.issue("orders"))
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    port = int(server.sockets[0].getsockname()[1])
+    server = await start_server(serve, ssl=context)
+    port = server.port
     tls = UpstreamTls(ca=authority.ca, server_name="orders")
     slow = HealthCheck(path="/healthz", timeout=5)
     assert await probe("127.0.0.1", port, slow, "", ProbeOpening(tls)) is None
@@ -145,7 +146,7 @@ async def test_a_probe_over_tls_verifies_the_certificate(tmp_path: Path) -> None
     found = await probe("127.0.0.1", port, slow, "", ProbeOpening(missing))
     assert found == "/no.pem cannot be read: No such file or directory"
     assert len(heads) == 1
-    server.close()
+    await server.close()
 
 
 async def test_a_tcp_probe_only_connects(
@@ -170,7 +171,7 @@ async def test_a_starting_replica_is_noticed_soon_after_it_listens(free_port: in
         writer.write(b"HTTP/1.1 204 Fine\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", free_port)
+    server = await start_server(serve, free_port)
     up = time.monotonic()
     async with asyncio.timeout(5):
         while not prober.results["a"].first_good:
@@ -178,7 +179,7 @@ async def test_a_starting_replica_is_noticed_soon_after_it_listens(free_port: in
             await changed.wait()
     print(f"known {time.monotonic() - up:.3f} s after it was up")
     assert time.monotonic() - up < 1.0
-    server.close()
+    await server.close()
     async with asyncio.timeout(5):
         while prober.results["a"].bad < 2:
             changed.clear()

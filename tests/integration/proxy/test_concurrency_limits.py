@@ -25,6 +25,7 @@ from proxy.wire.snapshot import (
     Target,
 )
 from tests.processes.supervised import Supervised, supervised
+from tests.support.tcp_server import start_server
 from tests.support.waiting import elapse, wait_until
 
 RATE, BURST = 100.0, 20.0
@@ -139,13 +140,13 @@ def config(port: int, workers: int) -> SupervisorConfig:
 @contextlib.asynccontextmanager
 async def scene(directory: Path, workers: int) -> AsyncIterator[tuple[Counting, Supervised, str]]:
     origin = Counting()
-    server = await asyncio.start_server(origin.serve, "127.0.0.1", 0)
-    origin.port = server.sockets[0].getsockname()[1]
+    server = await start_server(origin.serve)
+    origin.port = server.port
     try:
         with supervised(directory, config(origin.port, workers)) as running:
             yield origin, running, await running.listening()
     finally:
-        server.close()
+        await server.close()
         await elapse(0.05, "the connections of the origin end")
 
 

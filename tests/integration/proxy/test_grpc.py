@@ -30,6 +30,7 @@ from tests.support.http2 import create_client
 from tests.support.http2_origin import with_http2
 from tests.support.proxy_policies import service_report
 from tests.support.proxy_scene import Scene, on_uvloop, scene
+from tests.support.tcp_server import start_server
 from tests.support.waiting import elapse_blocking, wait_until
 
 T = TypeVar("T")
@@ -305,11 +306,11 @@ async def test_health_checks_of_servers_that_do_not_speak_grpc() -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    server = await start_server(serve)
+    port = server.port
     health = HealthCheck(type="grpc", timeout=10)
     assert await probe("127.0.0.1", port, health) == "did not answer in HTTP/2"
-    server.close()
+    await server.close()
 
 
 @on_uvloop

@@ -28,6 +28,7 @@ from tests.support.proxy_scene import (
     scene,
 )
 from tests.support.tcp_scene import ask, echo, tcp_scene
+from tests.support.tcp_server import start_server
 from tests.support.waiting import wait_until
 
 FROM = ProxiedAddress("203.0.113.9", 40000, "198.51.100.2", 443)
@@ -215,8 +216,8 @@ async def test_the_header_comes_before_tls(tmp_path: Path) -> None:
         assert tls is not None
         tls.write(OK)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    server = await start_server(serve)
+    port = server.port
     async with scene() as s:
         tls = UpstreamTls(ca=authority.ca, server_name="orders.test")
         endpoints = (Endpoint("shop-0", "127.0.0.1", port),)
@@ -225,7 +226,7 @@ async def test_the_header_comes_before_tls(tmp_path: Path) -> None:
         assert (await client.response())[0] == 200
         own = client.writer.get_extra_info("sockname")[1]
         assert seen == [build_header("v2", ProxiedAddress("127.0.0.1", own, "127.0.0.1", s.port))]
-    server.close()
+    await server.close()
 
 
 @on_uvloop
@@ -306,9 +307,9 @@ async def test_probes_send_a_header_too() -> None:
         writer.write(b"HTTP/1.1 204 Fine\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    server = await start_server(serve)
+    port = server.port
     opening = ProbeOpening(proxy_protocol="v1")
     assert await probe("127.0.0.1", port, HealthCheck(timeout=5), "", opening) is None
     assert heads == [b"PROXY UNKNOWN\r\n"]
-    server.close()
+    await server.close()

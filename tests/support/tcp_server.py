@@ -1,0 +1,50 @@
+"""A server of streams whose connections have ended when it has closed.
+
+`asyncio.Server.close` leaves the connections to the garbage collector, which warns of each in
+whatever test runs by then. Tests use `start_server` instead.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class TcpServer:
+    """A listening server.
+
+    - `port`: where it listens on 127.0.0.1.
+    """
+
+    def __init__(self, serve: Serve) -> None:
+        self.port = 0
+        self._serve = serve
+        self._server: asyncio.Server | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def start(self, port: int, options: dict[str, Any]) -> None:
+        """Listen at a port; 0 means a free one."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port, **options)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Stop listening, end all connections, and wait until they have ended."""
+        if self._server is not None:
+            self._server.close()
+        for writer in self._writers:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        await self._serve(reader, writer)
+
+
+async def start_server(serve: Serve, port: int = 0, **options: Any) -> TcpServer:
+    """Serve each connection by `serve`. `options` are those of `asyncio.start_server`."""
+    server = TcpServer(serve)
+    await server.start(port, options)
+    return server
