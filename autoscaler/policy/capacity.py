@@ -106,7 +106,7 @@ FIRST_BOUND_SHARE: Final = 0.8
 """Share of `proven` below which the first measured bound is not believed."""
 MANY_NEWCOMERS: Final = 0.3
 """Share of the ready replicas that became ready within about ten seconds from which the first bound
-is not measured: new replicas are slow at first."""
+is not measured at the start of traffic: new replicas are slow at first."""
 SLOWDOWN_RATIO: Final = 0.4
 """Share of the known workers below which the requests have become slower: a replica does not lose
 most of its workers."""
@@ -242,7 +242,7 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
         usual = bound if saturated else proven
         if saturated and (signal.startups or signal.wakes):
             pass  # Some replicas were ready for a part of this second only.
-        elif not saturated and new.newcomers > MANY_NEWCOMERS * ready:
+        elif answers < KNOWN_ANSWERS and not saturated and new.newcomers > MANY_NEWCOMERS * ready:
             pass  # The new replicas may be slow at first, so this is not the limit of a replica.
         elif busy_now < SLOWDOWN_RATIO * usual:
             # A replica has as many workers as before, so its requests take longer than before.
