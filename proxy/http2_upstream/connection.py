@@ -237,7 +237,7 @@ class Http2UpstreamConnection:
         self._rest()
 
     def _rest(self) -> None:
-        """Note since when there is no stream; close a connection that takes no more."""
+        """Record when the last stream ended; close a connection that accepts no new ones."""
         if self._claimed or self._ended:
             return
         if self._leaving or self._task is not None:

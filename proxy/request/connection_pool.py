@@ -211,8 +211,7 @@ async def _dial_prepared(
     tls: TlsEndpoint | None,
 ) -> None:
     """Open a connection with a PROXY header, with TLS, or with both, the header in the clear.
-    Raises OSError if there is no connection, TlsFailed if there is one without a valid
-    handshake."""
+    Raises OSError if the endpoint cannot be reached, TlsFailed if the handshake fails."""
     where = endpoint.endpoint
     context = tls.prepare() if tls is not None else None
     if where.path:
