@@ -1,5 +1,8 @@
 """The balancing rules in simulation, and the CPU cost of a pick."""
 
+import sys
+from collections.abc import Iterator
+
 import pytest
 
 from bench.balancing import Run, Scene
@@ -10,6 +13,15 @@ BOUNDS = {10: 1.0, 100: 3.0}
 """Number of replicas → microseconds that a pick may cost on an idle machine."""
 SLACK = 5.0
 """Machines are shared: a figure on a clock fails at this many times its bound."""
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    """Stop the measurement of coverage, which makes a line of Python several times slower."""
+    trace = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(trace)
 
 
 def missed(algorithm: Algorithm, load: float, workers: int = 1, *, equal: bool = False) -> float:
@@ -49,6 +61,7 @@ def test_slow_replicas_take_load_that_fast_ones_cannot() -> None:
 
 @pytest.mark.parametrize(("replicas", "bound"), BOUNDS.items())
 @pytest.mark.parametrize("algorithm", ["hot-cold", "peak-ewma", "weighted", "maglev", "ring-hash"])
+@pytest.mark.usefixtures("untraced")
 def test_a_pick_is_cheap(algorithm: Algorithm, replicas: int, bound: float) -> None:
     found = cost(algorithm, replicas, picks=2000, rounds=15)
     print(f"{algorithm}: {found:.2f} µs a pick of {replicas}, bound {bound}")

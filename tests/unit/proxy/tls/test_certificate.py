@@ -10,8 +10,6 @@ from proxy.tls.certificate import UnusableCertificate, load, load_listener
 from proxy.wire.snapshot import CertificateFiles, ListenerTls
 from tests.support.certificate_authority import Authority, Issued
 
-NOW = time.time()
-
 
 def files(issued: Issued) -> CertificateFiles:
     return CertificateFiles(issued.cert, issued.key)
@@ -19,13 +17,13 @@ def files(issued: Issued) -> CertificateFiles:
 
 def refusal(given: CertificateFiles) -> str:
     with pytest.raises(UnusableCertificate) as raised:
-        load(given, NOW)
+        load(given, time.time())
     return str(raised.value)
 
 
 def test_a_good_pair_is_read(tmp_path: Path) -> None:
     issued = Authority(tmp_path).issue("shop", "Shop.test", "*.wild.test")
-    loaded = load(files(issued), NOW)
+    loaded = load(files(issued), time.time())
     assert loaded.names == ("shop.test", "*.wild.test")
     assert loaded.cert_pem == Path(issued.cert).read_text()
     assert loaded.key_pem == Path(issued.key).read_text()
@@ -34,14 +32,14 @@ def test_a_good_pair_is_read(tmp_path: Path) -> None:
 def test_names_of_the_settings_count_more_than_those_of_the_certificate(tmp_path: Path) -> None:
     issued = Authority(tmp_path).issue("shop")
     given = CertificateFiles(issued.cert, issued.key, names=("other.test",))
-    assert load(given, NOW).names == ("other.test",)
+    assert load(given, time.time()).names == ("other.test",)
 
 
 def test_one_file_may_have_both(tmp_path: Path) -> None:
     issued = Authority(tmp_path).issue("shop")
     both = tmp_path / "both.pem"
     both.write_text(Path(issued.key).read_text() + Path(issued.cert).read_text())
-    assert load(CertificateFiles(str(both)), NOW).names == ("shop",)
+    assert load(CertificateFiles(str(both)), time.time()).names == ("shop",)
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
@@ -101,8 +99,8 @@ def test_the_authorities_of_clients(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     issued = authority.issue("shop")
     tls = ListenerTls((files(issued),), client_ca=authority.ca, client="required", hsts="max-age=1")
-    loaded = load_listener(tls, NOW)
+    loaded = load_listener(tls, time.time())
     assert loaded.client_ca_pem == Path(authority.ca).read_text()
     assert (loaded.client, loaded.hsts) == ("required", "max-age=1")
     with pytest.raises(UnusableCertificate, match="has no certificate in PEM format"):
-        load_listener(ListenerTls((files(issued),), client_ca=issued.key), NOW)
+        load_listener(ListenerTls((files(issued),), client_ca=issued.key), time.time())
