@@ -133,18 +133,28 @@ def _resolve_acme(acme: AcmeSettings, absolute: Callable[[str], str]) -> AcmeSet
     return acme.model_copy(update={"ca": absolute(acme.ca), "external_account": account})
 
 
-def find_problem(listeners: Sequence[Listener], acme: Sequence[AcmeSettings] = ()) -> str | None:
-    """Return what is wrong with the files of these listeners and of automatic certificates; None if
-    nothing is."""
-    for each in acme:
+def find_problem(settings: ProxySettings, listen: Sequence[str]) -> str | None:
+    """Return what is wrong with the files of certificates, with automatic ones, and with redirects
+    at the addresses in `listen`; None if nothing is."""
+    for each in list_acme(settings, listen):
         try:
             access_of(each)
         except BadAcmeSettings as error:
             return f"tls: {error}"
+    listeners = build_listeners(settings, listen)
     for listener in listeners:
         if listener.tls is not None:
             try:
                 load_listener(listener.tls, time.time())
             except UnusableCertificate as error:
                 return f"{listener.address}: tls: {error}"
+    if any(each.tls is not None for each in listeners):
+        return None
+    for name in listen:
+        own = settings.listeners.get(name)
+        if own is not None and own.redirect and not own.redirect_port:
+            return (
+                f"{name}: redirect: https has no target, because no address has tls; if another "
+                f"server has it, name its port: redirect: https:{HTTPS_PORT}"
+            )
     return None

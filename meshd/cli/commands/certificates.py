@@ -16,6 +16,10 @@ from meshd.model.certificate import CertificateStatus
 
 ANSWER_SECONDS: Final = 10.0
 """Seconds for a proxy to answer; it takes milliseconds."""
+NONE: Final = (
+    "no certificates: no listener has files of one, and neither a route with tls: auto nor "
+    "tls.acme.domains names a host to get one for"
+)
 COLUMNS = ("names", "state", "source", "expires", "renewal", "last error")
 
 
@@ -49,7 +53,7 @@ async def command(admin: str | None, retry: str | None, as_json: bool, state: Pa
     if as_json:
         output.print_json(found)
     elif not found:
-        output.print_line("no certificates: no listener has TLS")
+        output.print_line(NONE)
     else:
         output.print_table(COLUMNS, [certificate_row(each, time.time()) for each in found])
     usable = all(each.expires_at > time.time() for each in found)

@@ -23,7 +23,7 @@ from meshd.standalone.build import (
     resolve_host,
     resolve_hosts,
 )
-from meshd.standalone.listeners import build_listeners, find_problem, list_acme
+from meshd.standalone.listeners import find_problem
 from meshd.standalone.memory import create_memory_file
 from meshd.standalone.settings import RawSettings, StandaloneSettings, read_settings
 from proxy.wire.snapshot import Algorithm
@@ -108,8 +108,7 @@ def command(file: str | None, **options: Any) -> None:
         require_otlp(settings)
     except (SpecError, MissingExtra) as error:
         _exit_with(str(error))
-    acme = list_acme(settings, settings.listen)
-    problem = find_problem(build_listeners(settings, settings.listen), acme)
+    problem = find_problem(settings, settings.listen)
     if problem is not None:
         _exit_with(problem)
     resolved, problems = asyncio.run(resolve_hosts(settings, resolve_host, {}))

@@ -17,7 +17,7 @@ from meshd.cli.options import detach_option, output_option, state_option, timeou
 from meshd.cli.session import connect, run_async
 from meshd.spec.model import Project
 from meshd.spec.model.proxy_settings import find_unused_listeners
-from meshd.standalone.listeners import build_listeners, find_problem, list_acme
+from meshd.standalone.listeners import find_problem
 from meshd.store import presence
 
 LISTEN = "127.0.0.1:8080"
@@ -124,8 +124,7 @@ async def command(
             f"x-mesh.listeners: {unused} is not an address of --listen; add --listen {unused}"
         )
     addresses = listen or default_listen(spec)
-    acme = list_acme(settings, addresses)
-    problem = find_problem(build_listeners(settings, addresses), acme)
+    problem = find_problem(settings, addresses)
     if problem is not None:
         raise click.UsageError(problem)
     try:

@@ -442,7 +442,8 @@ async def test_right_size(control: FakeControl, meshd: Meshd) -> None:
 
 async def test_certificates(control: FakeControl, meshd: Meshd) -> None:
     none = await meshd("certificates")
-    assert (none.output, none.exit_code) == ("no certificates: no listener has TLS\n", 0)
+    assert none.output.startswith("no certificates: no listener has files of one, and neither ")
+    assert none.exit_code == 0
     now, directory = time.time(), "https://ca.example/dir"
     good = CertificateStatus(
         ("shop.test",), "acme", directory, "valid", now + 60.5 * 86400, now + 30.5 * 86400

@@ -145,9 +145,25 @@ def test_files_are_relative_to_the_settings(tmp_path: Path) -> None:
 def test_problems_of_files_are_found(tmp_path: Path) -> None:
     issued = Authority(tmp_path).issue("shop")
     settings = ProxySettings.model_validate({"tls": {"cert": "shop.pem", "key": "shop.key"}})
-    listeners = build_listeners(resolve_files(settings, tmp_path), ["a:443"])
-    assert find_problem(listeners) is None
+    settings = resolve_files(settings, tmp_path)
+    assert find_problem(settings, ["a:443"]) is None
     Path(issued.key).unlink()
-    assert find_problem(listeners) == (
+    assert find_problem(settings, ["a:443"]) == (
         f"a:443: tls: {issued.key} cannot be read: No such file or directory"
     )
+
+
+def test_a_redirect_needs_a_target(tmp_path: Path) -> None:
+    issued = Authority(tmp_path).issue("shop")
+
+    def found(redirect: str, **more: object) -> str | None:
+        given = {"listeners": {"a:80": {"redirect": redirect}}, **more}
+        return find_problem(ProxySettings.model_validate(given), ["a:80", "a:443"])
+
+    assert found("https") == (
+        "a:80: redirect: https has no target, because no address has tls; if another server has "
+        "it, name its port: redirect: https:443"
+    )
+    assert found("https:443") is None
+    assert found("https", tls={"cert": issued.cert, "key": issued.key}) is None
+    assert found("https", tls={"acme": {"domains": "a.test"}}) is None
