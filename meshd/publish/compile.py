@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from meshd.model.service_key import port_key, service_key
+from meshd.publish.filters import compile_filters
 from meshd.spec import model
 from proxy.http2.grpc import CODES
 from proxy.wire import snapshot as wire
@@ -255,6 +256,7 @@ def _compile_route(
         paths=spec.paths or "",
         background=spec.background,
         client_certificate=spec.client_certificate,
+        filters=compile_filters(spec),
     )
 
 

@@ -32,6 +32,7 @@ def build_schema() -> Schema:
         (definitions["ResponseHeaderEdits"], "remove"),
     ):
         of["properties"][field] = {"anyOf": [{"type": "string"}, of["properties"][field]]}
+    _add_short_forms_of_filters(definitions)
     definitions["Scale"]["patternProperties"] = {r"^p\d{1,2}(\.\d+)?$": _DURATION}
     for name in _LISTS:
         many = found["properties"][name]
@@ -68,6 +69,21 @@ def build_schema() -> Schema:
         },
         "$defs": definitions,
     }
+
+
+def _add_short_forms_of_filters(definitions: Schema) -> None:
+    """Add the short forms of a route's filters."""
+    route = definitions["RouteSpec"]["anyOf"][1]["properties"]
+    for name in ("maintenance", "waiting_page"):
+        route[name]["anyOf"] += [{"type": "boolean"}, {"type": "string"}]
+    origins = {"type": "array", "items": {"type": "string"}}
+    route["cors"]["anyOf"] += [{"type": "string"}, origins]
+    for of, field in (
+        ("MaintenanceSettings", "allow"),
+        *(("CorsSettings", each) for each in ("origins", "methods", "headers", "expose")),
+    ):
+        found = definitions[of]["properties"]
+        found[field] = {"anyOf": [{"type": "string"}, found[field]]}
 
 
 if __name__ == "__main__":

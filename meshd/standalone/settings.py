@@ -17,7 +17,7 @@ from meshd.spec.model.proxy_settings import (
     expand_otlp,
     find_unused_listeners,
 )
-from meshd.spec.reader import shorthand, upstream_files
+from meshd.spec.reader import page_files, shorthand, upstream_files
 from meshd.spec.reader.mesh import describe_expected
 from meshd.spec.source.yaml_tree import SourceNode, parse_yaml
 from meshd.standalone import listeners
@@ -220,6 +220,14 @@ def _read_tls_files(
     if problem is not None:
         path = ("upstream", "tls")
         raise SpecError([Problem(_find_location(node, path), "", ".".join(path), problem)])
+    try:
+        mesh = page_files.read_pages(mesh, Path(file).parent.absolute())
+    except page_files.PageFile as error:
+        route_path = ("routes", error.route, error.key)
+        location = _find_location(node, route_path)
+        raise SpecError(
+            [Problem(location, "", ".".join(map(str, route_path)), str(error))]
+        ) from error
     settings = listeners.resolve_files(settings, Path(file).parent.absolute())
     return settings.model_copy(update={"mesh": mesh})
 

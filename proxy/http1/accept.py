@@ -1,6 +1,7 @@
-"""Content negotiation for error responses: JSON or plain text (RFC 9110, section 12.5.1). Pure.
+"""Content negotiation for responses of the proxy: JSON, plain text or a page. Pure.
 
-Called by `proxy.request.downstream` when the proxy answers a request itself.
+The rules are those of RFC 9110, section 12.5.1. Called by
+`proxy.request.downstream` and `proxy.filters.pages` when the proxy answers itself.
 """
 
 from typing import Final
@@ -9,6 +10,16 @@ from proxy.http1.fields import split_list
 
 _JSON: Final = b"application/json"
 _TEXT: Final = b"text/plain"
+_HTML: Final = b"text/html"
+
+
+def accepts_html(accept: bytes) -> bool:
+    """Return whether an Accept field names HTML, as browsers do for pages and not for the rest."""
+    for item in split_list(accept):
+        media_type, *parameters = [part.strip(b" \t") for part in item.split(b";")]
+        if media_type == _HTML:
+            return _parse_weight(parameters) > 0.0
+    return False
 
 
 def prefers_json(accept: bytes) -> bool:

@@ -235,7 +235,12 @@ def _wait_or_fail(exchange: "Exchange", now: float, suspect: "EndpointState | No
         exchange.fail(failure.SHED if service.candidates else failure.NO_ENDPOINT)
         return
     entry = WaitingExchange(exchange, now, held, parked=decision == "park", suspect=suspect)
-    exchange.wait(entry, enter_queue(exchange.plane, service, entry, exchange.queue_seconds))
+    deadline = enter_queue(exchange.plane, service, entry, exchange.queue_seconds)
+    route = exchange.route
+    if entry.parked and route is not None and route.filters is not None:
+        since = entry.since - exchange.queue_seconds
+        deadline = route.filters.limit_wait(exchange.head, since, deadline)
+    exchange.wait(entry, deadline)
 
 
 def may_wait(service: "ServiceState", held: int, *, load: bool = True) -> admit.Wait:

@@ -6,6 +6,7 @@ classifies the failure. The documentation of the error reasons is checked agains
 
 from typing import Final, NamedTuple
 
+from proxy.filters import reasons
 from proxy.policy.retry import Cause
 from proxy.transport.upstream_tls import TlsFailed
 
@@ -77,6 +78,11 @@ CLIENT_GONE: Final = Failure("client-gone", 499, "the client closed the connecti
 MAX_FORWARDS: Final = Failure("max-forwards", 200, "this is the last hop that Max-Forwards allows")
 CHALLENGE: Final = Failure("acme-challenge", 200, "the answer to a certificate authority")
 """With the answer as its text, which is the whole body."""
+MAINTENANCE: Final = Failure(reasons.MAINTENANCE, 503, "the service is under maintenance")
+PREFLIGHT: Final = Failure(reasons.PREFLIGHT, 200, "the answer about requests of another origin")
+"""Sent with status 204 and no body."""
+WAKING: Final = Failure(reasons.WAKING, 503, "the service is starting")
+"""For browsers, with a page that loads again."""
 REDIRECT: Final = Failure("redirect", 308, "see Location")
 TOO_LONG: Final = Failure("too-long", 431, "the request head is too long")
 NOT_SERVED: Final = Failure("not-served", 501, "the request asks for something not supported here")

@@ -8,6 +8,7 @@ from proxy.http1 import rewrite
 from proxy.http1.request import END, VIA, VIA_1_0
 from proxy.http1.response import ResponseHead
 from proxy.http1.rewrite import CRLF, edit_fields, host_line
+from proxy.http2.grpc import is_grpc
 from proxy.request import tracing
 from proxy.state.routing_table import CompiledEdits
 from proxy.tls.session_info import TlsSession
@@ -72,6 +73,9 @@ def switch_head(exchange: "Exchange", head: ResponseHead) -> bytes:
 def own_response(exchange: "Exchange", response: bytes) -> bytes:
     """Return a response of the proxy's own with the route's edits and the sticky cookie."""
     route = exchange.route
+    if route is not None and route.filters is not None and not is_grpc(exchange.head):
+        reason = exchange.failure.reason if exchange.failure is not None else ""
+        response = route.filters.edit_own_response(exchange.head, reason, response)
     edits = route.own_response_edits if route is not None else None
     cookie = _cookie_line(exchange)
     policy = _hsts_line(exchange, b"")
@@ -89,6 +93,8 @@ def _build_response_head(
     edited = None
     if exchange.route is not None and exchange.route.response_edits is not None:
         edited = _edit_head(head.kept_head[:-2], exchange.route.response_edits) + CRLF
+        if exchange.route.filters is not None:
+            edited = exchange.route.filters.edit_response(exchange.head, edited)
     extra = _hsts_line(exchange, head.kept_head if edited is None else edited)
     extra += _cookie_line(exchange)
     return rewrite.build_response_head(

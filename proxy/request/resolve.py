@@ -8,6 +8,7 @@ address, or from a token in the path.
 
 from typing import TYPE_CHECKING, Final
 
+from proxy.filters.compiled import CompiledFilters
 from proxy.http1.request import RequestHead
 from proxy.http1.rewrite import CRLF
 from proxy.policy.client_address import limit_key
@@ -116,6 +117,8 @@ def apply_route(
         if route.route.client_certificate and (client.tls is None or client.tls.client is None):
             raise RequestRefused(failure.NO_CERTIFICATE)
         _check_rate(route, head, client.address, now)
+        if route.filters is not None:
+            _apply_filters(route.filters, head, client)
         rewritten = route.rewrite_target(target)
         if rewritten is None:
             raise RequestRefused(_CLIMBS)
@@ -141,6 +144,15 @@ def _check_rate(route: CompiledRoute, head: RequestHead, address: bytes, now: fl
     if wait > 0.0:
         seconds = max(1, int(wait + 0.999))
         raise RequestRefused(failure.RATE, extra=b"Retry-After: %d\r\n" % seconds)
+
+
+def _apply_filters(filters: CompiledFilters, head: RequestHead, client: ClientSink) -> None:
+    """Raise RequestRefused if the filters of a route answer a request at once."""
+    found = filters.find_refusal(head, client.source)
+    if found is not None:
+        reason, extra = found
+        why = failure.PREFLIGHT if reason == failure.PREFLIGHT.reason else failure.MAINTENANCE
+        raise RequestRefused(why, extra=extra)
 
 
 def _apply_rules(

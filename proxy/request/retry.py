@@ -35,8 +35,7 @@ def failure_by_timeout(exchange: "Exchange", now: float) -> Failure | None:
     if exchange.last_deadline and now >= exchange.last_deadline:
         return failure.REQUEST_TIMEOUT
     if exchange.phase == WAITING:
-        entry = exchange.queue_entry
-        return failure.PARKED if entry is None or entry.parked else failure.QUEUED
+        return _failure_by_waiting(exchange)
     if exchange.phase == CONNECTING:
         return failure.CONNECT_TIMEOUT
     if exchange.phase == SENT:
@@ -45,6 +44,17 @@ def failure_by_timeout(exchange: "Exchange", now: float) -> Failure | None:
     if exchange.phase == ANSWERING:
         return failure.IDLE
     return None
+
+
+def _failure_by_waiting(exchange: "Exchange") -> Failure:
+    """Return the failure of a request that waited too long in the queue."""
+    entry, route = exchange.queue_entry, exchange.route
+    if entry is not None and not entry.parked:
+        return failure.QUEUED
+    filters = route.filters if route is not None else None
+    if filters is not None and filters.gets_waiting_page(exchange.head):
+        return failure.WAKING
+    return failure.PARKED
 
 
 def blame(

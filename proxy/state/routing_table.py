@@ -7,6 +7,7 @@ carried over by name, so that a new snapshot loses none of it.
 
 from typing import Final
 
+from proxy.filters.compiled import CompiledFilters
 from proxy.ipc.address import is_own_address
 from proxy.ipc.shared_memory import WorkerRow
 from proxy.policy.client_address import find_client
@@ -93,6 +94,8 @@ class CompiledRoute:
     - `own_response_edits`: those of the proxy's own responses, or None.
     - `limiter`, `fault`, `mirror`: rate limiter, fault to inject, service that gets copies; each
       may be None.
+    - `filters`: the compiled filters, or None. With them `response_edits` is never None if they
+      change responses.
     - `stripped_prefix`: the prefix that is stripped from the path; empty for none.
     - `passes_through`: whether requests pass without any of the route's own rules.
     - `fast_path_ok`: whether all its requests may take the fast path.
@@ -116,6 +119,9 @@ class CompiledRoute:
         self.request_edits = _compile_edits(route.request_headers)
         self.response_edits = _compile_edits(route.response_headers)
         self.own_response_edits = _compile_edits(_without_content_fields(route.response_headers))
+        self.filters = CompiledFilters(route.filters) if route.filters is not None else None
+        if self.filters is not None and self.filters.edits_responses and not self.response_edits:
+            self.response_edits = CompiledEdits(HeaderEdit())
         self.limiter = _limiter_of(route, limiters, row)
         self.mirror = services.get(route.mirror)
         self._prefix = route.path.encode().rstrip(b"/")
@@ -132,6 +138,7 @@ class CompiledRoute:
             or route.client_certificate
             or route.redirect
             or self.mirror
+            or self.filters
         )
         self.fast_path_ok = (
             self.passes_through

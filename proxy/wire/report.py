@@ -6,7 +6,8 @@ are a contract between versions.
 
 import msgspec
 
-from proxy.wire.snapshot import Frozen, Generation, Listener, SnapshotUpdate
+from proxy.wire.frozen import Frozen
+from proxy.wire.snapshot import Generation, Listener, SnapshotUpdate
 
 
 class Ack(Frozen, frozen=True, tag=True):

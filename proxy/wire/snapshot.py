@@ -10,6 +10,9 @@ from typing import Literal
 
 import msgspec
 
+from proxy.wire.filters import Filters
+from proxy.wire.frozen import Frozen
+
 Algorithm = Literal[
     "hot-cold",
     "round-robin",
@@ -23,10 +26,6 @@ Algorithm = Literal[
 EndpointState = Literal["ready", "draining", "failed"]
 HttpVersion = Literal["http1", "h2c", "h2", "auto"]
 PathPolicy = Literal["", "strict", "as-is"]
-
-
-class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of everything on the wire: immutable; unknown fields are errors."""
 
 
 class Generation(Frozen, frozen=True, order=True):
@@ -286,6 +285,7 @@ class Route(Frozen, frozen=True):
       empty leaves it to the listener
     - `background`: whether its requests neither start a service from zero nor count as its load
     - `client_certificate`: whether its requests need a verified client certificate
+    - `filters`: further rules; None for none
     """
 
     id: str
@@ -306,6 +306,7 @@ class Route(Frozen, frozen=True):
     paths: PathPolicy = ""
     background: bool = False
     client_certificate: bool = False
+    filters: Filters | None = None
 
 
 class Service(Frozen, frozen=True):

@@ -34,6 +34,7 @@ from meshd.spec.model.network import AddressPool, Attachment, Network
 from meshd.spec.model.project import BackupHooks, Project, Quota
 from meshd.spec.model.rollout import CanaryAnalysisSettings, Hook, RolloutSettings
 from meshd.spec.model.route import Fault, HeaderEdits, RateLimit, ResponseHeaderEdits, RouteSpec
+from meshd.spec.model.route_filters import CorsSettings, MaintenanceSettings, WaitingPageSettings
 from meshd.spec.model.scale import Objective, PrometheusQuery, Scale, ScalingSchedule
 from meshd.spec.model.service import Service
 from meshd.spec.model.tcp_port import PortPolicies, TcpPortSpec
@@ -50,6 +51,7 @@ __all__ = [
     "Build",
     "CanaryAnalysisSettings",
     "ContainerHook",
+    "CorsSettings",
     "DeviceRequest",
     "DrainSettings",
     "EjectSpec",
@@ -63,6 +65,7 @@ __all__ = [
     "JobSchedule",
     "LimitsSpec",
     "Logging",
+    "MaintenanceSettings",
     "Mesh",
     "Model",
     "Mount",
@@ -92,4 +95,5 @@ __all__ = [
     "UpdateOrder",
     "UpstreamSpec",
     "UpstreamTlsSpec",
+    "WaitingPageSettings",
 ]

@@ -9,7 +9,14 @@ from pydantic import Field, field_validator, model_validator
 
 from meshd.spec.model.acme import check_domain
 from meshd.spec.model.base import Duration, Model, Percent, Share, WholeNumber
-from meshd.spec.reader import shorthand
+from meshd.spec.model.route_filters import (
+    CorsSettings,
+    MaintenanceSettings,
+    PageSource,
+    StatusPattern,
+    WaitingPageSettings,
+)
+from meshd.spec.reader import filter_values, shorthand
 
 
 class HeaderEdits(Model):
@@ -94,6 +101,10 @@ class RouteSpec(Model):
       nor count as its load; without a replica they get 503
     - `client_certificate`: its requests need a verified client certificate; others get 403
     - `tls`: `auto` gets a certificate for the host from a certificate authority, see `AcmeSettings`
+    - `maintenance`: answers every request with 503. Default: it does not
+    - `error_pages`: pages for errors that the proxy makes, by status: `503`, `4xx` or `5xx`
+    - `cors`: which other origins may read responses. Default: the service decides
+    - `waiting_page`: a page for browsers while the service starts. Default: they wait
     """
 
     host: str = "*"
@@ -113,8 +124,16 @@ class RouteSpec(Model):
     background: bool = False
     client_certificate: bool = False
     tls: Literal["auto"] | None = None
+    maintenance: MaintenanceSettings | None = None
+    error_pages: dict[StatusPattern, PageSource] = {}
+    cors: CorsSettings | None = None
+    waiting_page: WaitingPageSettings | None = None
 
     _short = model_validator(mode="before")(shorthand.expand_route)
+    _switch = field_validator("maintenance", "waiting_page", mode="before")(
+        filter_values.expand_switch
+    )
+    _cors = field_validator("cors", mode="before")(filter_values.expand_origins)
     _host = field_validator("host")(shorthand.check_host)
     _path = field_validator("path")(shorthand.check_path)
     _many = field_validator("match", mode="before")(shorthand.wrap_in_list)

@@ -175,6 +175,11 @@ def describe_expected(message: str) -> str:
     return text
 
 
+def find_cursor(at: Cursor, loc: Iterable[int | str]) -> Cursor:
+    """Return the cursor at `loc` below `at`, or the deepest one that exists."""
+    return _find_node(at, loc)[0]
+
+
 def _find_node(at: Cursor, loc: Iterable[int | str]) -> tuple[Cursor, list[str]]:
     """Return the cursor at `loc`, or the deepest one that exists, and the rest of `loc`."""
     steps = list(loc)

@@ -18,6 +18,7 @@ from meshd.spec.reader import (
     host_files,
     mesh,
     networks,
+    page_files,
     ports,
     references,
     service_checks,
@@ -221,7 +222,15 @@ class _ServiceReader:
             return None
         settings = upstream_files.resolve_files(settings, self.context.base)
         upstream_files.check_files(at, settings)
-        return settings
+        return self._read_pages(at, settings)
+
+    def _read_pages(self, at: Cursor, settings: Mesh) -> Mesh | None:
+        """Return the settings with the content of their pages; None if a file cannot be used."""
+        try:
+            return page_files.read_pages(settings, self.context.base)
+        except page_files.PageFile as error:
+            mesh.find_cursor(at, ("routes", error.route, error.key)).add_problem(str(error))
+            return None
 
     def _store_as(self, name: str, read: Callable[[Cursor], object]) -> Callable[[Cursor], None]:
         def put(at: Cursor) -> None:

@@ -90,7 +90,9 @@ def written(of: type[BaseModel], name: str, text: str) -> Any:
     """Return a default of the page as the model parses it."""
     value = parse_yaml(text.strip("`").replace("*", "'*'"), "docs").to_plain()
     value = "off" if value is False and name == "mode" else value
-    required = {each: "1" for each, field in of.model_fields.items() if field.is_required()}
+    fit = {"origins": "https://x"}
+    needed = [each for each, field in of.model_fields.items() if field.is_required()]
+    required = {each: fit.get(each, "1") for each in needed}
     if of is tls_settings.TlsSettings:
         required = {"cert": "1"}
     return getattr(of.model_validate({**required, name: value}), name)

@@ -1,0 +1,84 @@
+"""Validators of the filters of a route: expand short forms, and check values. Pure.
+
+Called by pydantic through `meshd.spec.model.route` and `meshd.spec.model.route_filters`. `expand_*`
+return a mapping, `check_*` return the value; all raise ValueError.
+"""
+
+import re
+from ipaddress import ip_network
+from typing import Final
+
+_STATUS: Final = re.compile(r"[45](\d\d|xx)")
+_LABEL: Final = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_ORIGIN: Final = re.compile(
+    rf"[a-z][a-z0-9+.-]*://(\*\.)?({_LABEL}(\.{_LABEL})*|\[[0-9a-f:.]+\])(:\d{{1,5}})?"
+)
+_NAME: Final = re.compile(r"[!#-'*+.^_`|~0-9A-Za-z-]+")
+PAGE_STARTS: Final = ("<", "{")
+"""First characters of a page: of HTML and of JSON."""
+LARGEST_PAGE: Final = 64 * 1024
+"""Bytes of a page. Every worker holds every page, and every snapshot carries it."""
+
+
+def expand_switch(value: object) -> object:
+    """Expand a boolean, or a page alone."""
+    if isinstance(value, bool):
+        return {} if value else None
+    return {"page": value} if isinstance(value, str) else value
+
+
+def expand_origins(value: object) -> object:
+    """Expand one origin or a list of them."""
+    return {"origins": value} if isinstance(value, str | list | tuple) else value
+
+
+def is_page(value: str) -> bool:
+    """Return whether text is a page, and not the name of a file."""
+    return value.lstrip("\ufeff \t\r\n").startswith(PAGE_STARTS)
+
+
+def check_page(value: str) -> str:
+    """Check the size of a page; a name of a file is not checked here."""
+    if is_page(value):
+        value = value.lstrip("\ufeff \t\r\n")
+        if len(value.encode()) > LARGEST_PAGE:
+            raise ValueError(f"a page has at most {LARGEST_PAGE // 1024} KiB")
+    return value
+
+
+def check_status_pattern(value: str) -> str:
+    """Check `503`, `4xx` or `5xx`."""
+    if not _STATUS.fullmatch(value):
+        raise ValueError(f"{value!r} is not a status of an error; expected e.g. 503, 4xx or 5xx")
+    return value
+
+
+def check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check origins: a scheme, a host and maybe a port, or `*`."""
+    for each in value:
+        if each != "*" and not _ORIGIN.fullmatch(each.lower()):
+            raise ValueError(
+                f"{each!r} is not a valid origin; expected e.g. https://app.example.com, "
+                "https://*.example.com or *"
+            )
+    return value
+
+
+def check_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check names of methods or header fields."""
+    for each in value:
+        if not _NAME.fullmatch(each):
+            raise ValueError(f"{each!r} is not a valid name of a method or header field")
+    return value
+
+
+def check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check networks in CIDR notation or addresses."""
+    for each in value:
+        try:
+            ip_network(each, strict=False)
+        except ValueError as error:
+            raise ValueError(
+                f"{each!r} is not a valid network; expected e.g. 203.0.113.7 or 10.0.0.0/8"
+            ) from error
+    return value

@@ -1,0 +1,10 @@
+"""Names of the reasons for which a filter answers a request itself. Pure.
+
+`proxy.request.failure` has the rest of each row; `proxy.filters.compiled` compares them.
+"""
+
+from typing import Final
+
+PREFLIGHT: Final = "preflight"
+MAINTENANCE: Final = "maintenance"
+WAKING: Final = "waking"
