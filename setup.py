@@ -46,6 +46,7 @@ COMPILED = [
         "reachability", "request_body", "resolve", "retry", "sinks", "stream_pool", "tracing",
         "tunnel", "upstream",
     )),
+    "proxy/request_filters/compression.py",
     *(f"proxy/http2/{name}.py" for name in ("grpc", "to_endpoint")),
     *(f"proxy/http2_upstream/{name}.py" for name in ("connection", "pool", "stream")),
     *(f"proxy/tcp/{name}.py" for name in (

@@ -19,6 +19,8 @@ def compile_filters(spec: model.RouteSpec) -> wire.Filters | None:
         ),
         cors=_cors(spec.cors) if spec.cors else None,
         waiting_page=_waiting_page(spec.waiting_page) if spec.waiting_page else None,
+        compression=_compression(spec.compress) if spec.compress else None,
+        request_start=spec.request_start,
     )
     return compiled if compiled != wire.Filters() else None
 
@@ -35,6 +37,10 @@ def _cors(settings: model.CorsSettings) -> wire.Cors:
 
 def _waiting_page(settings: model.WaitingPageSettings) -> wire.WaitingPage:
     return wire.WaitingPage(settings.after, max(1, round(settings.refresh)), _page(settings.page))
+
+
+def _compression(settings: model.CompressionSettings) -> wire.Compression:
+    return wire.Compression(**vars(settings))
 
 
 def _page(text: str) -> str:

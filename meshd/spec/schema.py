@@ -76,10 +76,13 @@ def _add_short_forms_of_filters(definitions: Schema) -> None:
     route = definitions["RouteSpec"]["anyOf"][1]["properties"]
     for name in ("maintenance", "waiting_page"):
         route[name]["anyOf"] += [{"type": "boolean"}, {"type": "string"}]
+    route["compress"]["anyOf"].append({"type": "boolean"})
     origins = {"type": "array", "items": {"type": "string"}}
     route["cors"]["anyOf"] += [{"type": "string"}, origins]
     for of, field in (
         ("MaintenanceSettings", "allow"),
+        ("CompressionSettings", "encodings"),
+        ("CompressionSettings", "types"),
         *(("CorsSettings", each) for each in ("origins", "methods", "headers", "expose")),
     ):
         found = definitions[of]["properties"]

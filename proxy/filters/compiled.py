@@ -8,6 +8,7 @@
 from ipaddress import ip_address, ip_network
 
 from proxy.filters import pages
+from proxy.filters.compression import CompressionRules
 from proxy.filters.cors import OWN_FIELDS, CorsPolicy, is_preflight
 from proxy.filters.reasons import MAINTENANCE, PREFLIGHT, WAKING
 from proxy.http1.request import RequestHead
@@ -19,7 +20,10 @@ class CompiledFilters:
     """The filters of a route.
 
     - `config`: the filters as the snapshot has them.
-    - `edits_responses`: whether fields of a service's responses change.
+    - `edits_requests`, `edits_responses`: whether fields of requests to the service, or of its
+      responses, change.
+    - `request_start`: whether requests to the service name the time of their arrival.
+    - `compression`: how responses are compressed, or None.
     """
 
     def __init__(self, config: Filters) -> None:
@@ -37,6 +41,9 @@ class CompiledFilters:
             (waiting.page or pages.BUILT_IN_WAITING_PAGE).encode() if waiting else b""
         )
         self._refresh = b"Refresh: %d" % waiting.refresh if waiting else b""
+        self.request_start = config.request_start
+        self.compression = CompressionRules(config.compression) if config.compression else None
+        self.edits_requests = config.request_start
         self.edits_responses = self._cors is not None
 
     def find_refusal(self, head: RequestHead, source: str) -> tuple[str, bytes] | None:

@@ -39,6 +39,15 @@ def prefers_json(accept: bytes) -> bool:
     return json > text or (json == text > 0.0 and _JSON in weights)
 
 
+def parse_weights(field: bytes) -> dict[bytes, float]:
+    """Return the weights of the lower-case items of a field such as Accept-Encoding."""
+    weights: dict[bytes, float] = {}
+    for item in split_list(field):
+        name, *parameters = [part.strip(b" \t") for part in item.split(b";")]
+        weights[name] = _parse_weight(parameters)
+    return weights
+
+
 def _find_weight(media_type: bytes, weights: dict[bytes, float]) -> float:
     """Return the weight of a media type: that of the most specific range that contains it."""
     for media_range in (media_type, media_type.partition(b"/")[0] + b"/*", b"*/*"):

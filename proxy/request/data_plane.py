@@ -26,6 +26,7 @@ from proxy.request.reporter import Reporter
 from proxy.request.sinks import ClientSink, ResponseSink
 from proxy.request.stream_pool import StreamPool
 from proxy.request.upstream import Upstream
+from proxy.request_filters import begin
 from proxy.state.descriptors import Descriptors
 from proxy.state.endpoint_state import EndpointState
 from proxy.state.head_cache import HeadCache
@@ -389,6 +390,10 @@ class DataPlane:
     def mirror(self, exchange: Exchange, service: ServiceState) -> None:
         """Send a copy of a request to `service`, if it belongs to the mirrored share."""
         mirror.copy(exchange, service)
+
+    def begin_filters(self, exchange: Exchange, delay: float) -> bool:
+        """Start the filters of a request's route. Return whether they hold it for now."""
+        return begin.begin_filters(exchange, delay)
 
     def mirror_begun(self, client: ClientSink) -> None:
         """Hold the client of a mirror, so that its deadline applies."""

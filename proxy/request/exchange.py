@@ -80,6 +80,8 @@ class Exchange(Attempt):
     - `idempotent`: whether it may be sent twice.
     - `body`: the part of its body that is kept; None if none arrived.
     - `request_complete`: whether it was read to its end.
+    - `own_fields`, `own_removed`: fields that filters of its route add, and lower-case names of
+      those that they remove or replace.
     - `request_id`, `trace`, `span`: its id, its `traceparent` for the upstream (empty: unchanged),
       and its span (None: not decided).
 
@@ -117,6 +119,8 @@ class Exchange(Attempt):
     body: BufferedBody | None = None
     request_complete = True
     request_id = b""
+    own_fields: tuple[tuple[bytes, bytes], ...] = ()
+    own_removed: frozenset[bytes] = frozenset()
     trace = b""
     span: "TraceContext | None" = None
 
@@ -190,12 +194,33 @@ class Exchange(Attempt):
         self.target, self.caller = found.target, found.caller
         if self.route is not None:
             self.background = self.route.route.background
+            if self.route.filters is not None and plane.begin_filters(self, found.delay):
+                return
+        self.proceed(found.delay)
+
+    def proceed(self, delay: float) -> None:
+        """Continue a request that the filters of its route let pass."""
+        plane, head = self.plane, self.head
         if head.max_forwards == 0:
             self._refuse(RequestRefused(failure.MAX_FORWARDS))
             return
-        if self.route is not None and self.route.mirror is not None and complete:
+        if self.route is not None and self.route.mirror is not None and self.request_complete:
             plane.mirror(self, self.route.mirror)
-        self.admit(found.delay)
+        self.admit(delay)
+
+    def replace_client(self, client: ClientSink) -> None:
+        """Send the response to `client`, which passes it on to the previous one."""
+        self.client = client
+
+    def put_request_field(self, name: bytes, value: bytes) -> None:
+        """Replace a field of the request for the endpoint. Only for routes whose filters edit
+        requests; the value is on one line."""
+        self.own_fields = (*self.own_fields, (name, value))
+        self.own_removed = self.own_removed | {name.lower()}
+
+    def remove_request_fields(self, names: frozenset[bytes]) -> None:
+        """Remove fields of the request by their lower-case names."""
+        self.own_removed = self.own_removed | names
 
     def copy(self, client: ClientSink, service: "ServiceState") -> "Exchange":
         """Return a new exchange that sends the same request to `service`. The request must be

@@ -33,6 +33,9 @@ def request_head(exchange: "Exchange") -> bytes:
     if route is not None and route.request_edits is not None:
         edits = route.request_edits
         edited = edit_fields(head.lines, put=edits.put, add=edits.add, remove=edits.remove)
+        if exchange.own_removed:
+            removed = exchange.own_removed
+            edited = edit_fields(edited, put=exchange.own_fields, add=(), remove=removed)
     elif head.upstream_head and exchange.target is head.target and not replaced:
         forwarded = exchange.client.forwarded_lines(head)
         return b"".join((head.upstream_head, CRLF, forwarded, own_lines, CRLF))

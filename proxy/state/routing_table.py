@@ -94,8 +94,8 @@ class CompiledRoute:
     - `own_response_edits`: those of the proxy's own responses, or None.
     - `limiter`, `fault`, `mirror`: rate limiter, fault to inject, service that gets copies; each
       may be None.
-    - `filters`: the compiled filters, or None. With them `response_edits` is never None if they
-      change responses.
+    - `filters`: the compiled filters, or None. If they edit requests or responses,
+      `request_edits` or `response_edits` is not None.
     - `stripped_prefix`: the prefix that is stripped from the path; empty for none.
     - `passes_through`: whether requests pass without any of the route's own rules.
     - `fast_path_ok`: whether all its requests may take the fast path.
@@ -122,6 +122,8 @@ class CompiledRoute:
         self.filters = CompiledFilters(route.filters) if route.filters is not None else None
         if self.filters is not None and self.filters.edits_responses and not self.response_edits:
             self.response_edits = CompiledEdits(HeaderEdit())
+        if self.filters is not None and self.filters.edits_requests and not self.request_edits:
+            self.request_edits = CompiledEdits(HeaderEdit())
         self.limiter = _limiter_of(route, limiters, row)
         self.mirror = services.get(route.mirror)
         self._prefix = route.path.encode().rstrip(b"/")

@@ -63,6 +63,19 @@ class WaitingPage(Frozen, frozen=True):
     page: str = ""
 
 
+class Compression(Frozen, frozen=True):
+    """Which responses are compressed, and how.
+
+    - `encodings`: `zstd` and `gzip`, the preferred one first
+    - `types`: media types, such as `text/html` or `text/*`
+    - `min_size`: bytes below which a response stays as it is
+    """
+
+    encodings: tuple[str, ...] = ("zstd", "gzip")
+    types: tuple[str, ...] = ()
+    min_size: int = 1024
+
+
 class Filters(Frozen, frozen=True, omit_defaults=True):
     """All filters of a route; None or empty for those that are off."""
 
@@ -70,3 +83,5 @@ class Filters(Frozen, frozen=True, omit_defaults=True):
     error_pages: tuple[ErrorPage, ...] = ()
     cors: Cors | None = None
     waiting_page: WaitingPage | None = None
+    compression: Compression | None = None
+    request_start: bool = False

@@ -34,7 +34,12 @@ from meshd.spec.model.network import AddressPool, Attachment, Network
 from meshd.spec.model.project import BackupHooks, Project, Quota
 from meshd.spec.model.rollout import CanaryAnalysisSettings, Hook, RolloutSettings
 from meshd.spec.model.route import Fault, HeaderEdits, RateLimit, ResponseHeaderEdits, RouteSpec
-from meshd.spec.model.route_filters import CorsSettings, MaintenanceSettings, WaitingPageSettings
+from meshd.spec.model.route_filters import (
+    CompressionSettings,
+    CorsSettings,
+    MaintenanceSettings,
+    WaitingPageSettings,
+)
 from meshd.spec.model.scale import Objective, PrometheusQuery, Scale, ScalingSchedule
 from meshd.spec.model.service import Service
 from meshd.spec.model.tcp_port import PortPolicies, TcpPortSpec
@@ -50,6 +55,7 @@ __all__ = [
     "BlockIo",
     "Build",
     "CanaryAnalysisSettings",
+    "CompressionSettings",
     "ContainerHook",
     "CorsSettings",
     "DeviceRequest",

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from meshd.spec.model.acme import check_domain
 from meshd.spec.model.base import Duration, Model, Percent, Share, WholeNumber
 from meshd.spec.model.route_filters import (
+    CompressionSettings,
     CorsSettings,
     MaintenanceSettings,
     PageSource,
@@ -105,6 +106,8 @@ class RouteSpec(Model):
     - `error_pages`: pages for errors that the proxy makes, by status: `503`, `4xx` or `5xx`
     - `cors`: which other origins may read responses. Default: the service decides
     - `waiting_page`: a page for browsers while the service starts. Default: they wait
+    - `compress`: compression of responses. Default: the service decides
+    - `request_start`: requests to the service have the time of their arrival in `X-Request-Start`
     """
 
     host: str = "*"
@@ -128,11 +131,14 @@ class RouteSpec(Model):
     error_pages: dict[StatusPattern, PageSource] = {}
     cors: CorsSettings | None = None
     waiting_page: WaitingPageSettings | None = None
+    compress: CompressionSettings | None = None
+    request_start: bool = False
 
     _short = model_validator(mode="before")(shorthand.expand_route)
     _switch = field_validator("maintenance", "waiting_page", mode="before")(
         filter_values.expand_switch
     )
+    _compress = field_validator("compress", mode="before")(filter_values.expand_compression)
     _cors = field_validator("cors", mode="before")(filter_values.expand_origins)
     _host = field_validator("host")(shorthand.check_host)
     _path = field_validator("path")(shorthand.check_path)

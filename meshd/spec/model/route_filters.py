@@ -1,14 +1,15 @@
-"""Filters of a route under `x-mesh.routes`: maintenance, error pages, other origins, waiting page.
+"""Filters of a route under `x-mesh.routes`: maintenance, error pages, other origins, waiting page,
+compression.
 
 Part of `meshd.spec.model.route`; `meshd.publish.filters` turns them into the snapshot's form. Pages
 are given as files, which `meshd.spec.reader.page_files` reads when the settings are read.
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from meshd.spec.model.base import Duration, Model
+from meshd.spec.model.base import Duration, Model, Size
 from meshd.spec.reader import filter_values, shorthand
 
 PageSource = Annotated[str, AfterValidator(filter_values.check_page)]
@@ -74,3 +75,33 @@ class WaitingPageSettings(Model):
     after: Annotated[Duration, Field(ge=0)] = 1.0
     refresh: Annotated[Duration, Field(ge=1)] = 2.0
     page: PageSource = ""
+
+
+class CompressionSettings(Model):
+    """Which responses are compressed on their way to clients that accept it.
+
+    - `encodings`: the codings, the preferred one first
+    - `types`: media types, such as `text/html` or `text/*`
+    - `min_size`: smaller responses stay as they are
+    """
+
+    encodings: Annotated[tuple[Literal["zstd", "gzip"], ...], Field(min_length=1)] = (
+        "zstd",
+        "gzip",
+    )
+    types: tuple[str, ...] = (
+        "text/*",
+        "application/javascript",
+        "application/json",
+        "application/ld+json",
+        "application/manifest+json",
+        "application/problem+json",
+        "application/wasm",
+        "application/xhtml+xml",
+        "application/xml",
+        "image/svg+xml",
+    )
+    min_size: Annotated[Size, Field(ge=0)] = 1024
+
+    _many = field_validator("encodings", "types", mode="before")(shorthand.wrap_in_list)
+    _types = field_validator("types")(filter_values.check_media_types)

@@ -14,6 +14,7 @@ _ORIGIN: Final = re.compile(
     rf"[a-z][a-z0-9+.-]*://(\*\.)?({_LABEL}(\.{_LABEL})*|\[[0-9a-f:.]+\])(:\d{{1,5}})?"
 )
 _NAME: Final = re.compile(r"[!#-'*+.^_`|~0-9A-Za-z-]+")
+_MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]+/([a-z0-9!#$&^_.+-]+|\*)", re.IGNORECASE)
 PAGE_STARTS: Final = ("<", "{")
 """First characters of a page: of HTML and of JSON."""
 LARGEST_PAGE: Final = 64 * 1024
@@ -30,6 +31,21 @@ def expand_switch(value: object) -> object:
 def expand_origins(value: object) -> object:
     """Expand one origin or a list of them."""
     return {"origins": value} if isinstance(value, str | list | tuple) else value
+
+
+def expand_compression(value: object) -> object:
+    """Expand a boolean."""
+    if isinstance(value, bool):
+        return {} if value else None
+    return value
+
+
+def check_media_types(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check media types without parameters."""
+    for each in value:
+        if not _MEDIA_TYPE.fullmatch(each):
+            raise ValueError(f"{each!r} is not a media type; expected e.g. text/html or text/*")
+    return value
 
 
 def is_page(value: str) -> bool:

@@ -88,7 +88,7 @@ def test_every_policy_with_its_default(heading: str) -> None:
 
 def written(of: type[BaseModel], name: str, text: str) -> Any:
     """Return a default of the page as the model parses it."""
-    value = parse_yaml(text.strip("`").replace("*", "'*'"), "docs").to_plain()
+    value = parse_yaml(re.sub(r"(?<!/)\*", "'*'", text.strip("`")), "docs").to_plain()
     value = "off" if value is False and name == "mode" else value
     fit = {"origins": "https://x"}
     needed = [each for each, field in of.model_fields.items() if field.is_required()]

@@ -53,6 +53,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh.routes[].fault": model.Fault,
     "x-mesh.routes[].maintenance": model.MaintenanceSettings,
     "x-mesh.routes[].cors": model.CorsSettings,
+    "x-mesh.routes[].compress": model.CompressionSettings,
     "x-mesh.routes[].waiting_page": model.WaitingPageSettings,
     "x-mesh.scale": model.Scale,
     "x-mesh.scale.objective": model.Objective,
@@ -189,7 +190,7 @@ def test_every_model_of_x_mesh_has_a_table() -> None:
 
 def written(of: type[BaseModel], field: str, text: str) -> Any:
     """Return the default in the document, as the model reads it."""
-    value = parse_yaml(text.strip("`").replace("*", "'*'"), "docs").to_plain()
+    value = parse_yaml(re.sub(r"(?<!/)\*", "'*'", text.strip("`")), "docs").to_plain()
     fit = {"cron": "@daily", "duration": "1h", "url": "http://x", "origins": "http://x"}
     required = {
         name: fit.get(name, "1") for name, each in of.model_fields.items() if each.is_required()
