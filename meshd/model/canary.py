@@ -9,7 +9,7 @@ from enum import Enum
 
 import msgspec
 
-from meshd.model.significance import Comparison
+from meshd.model.significance import Comparison, Dispersion
 
 
 class CanaryDecision(Enum):
@@ -46,6 +46,9 @@ class CanaryAnalysis(msgspec.Struct, frozen=True):
     - `last_second`: start of the last second that was added.
     - `failures`, `slow`: comparisons of failed and of slow requests; `looks`: how often each
       comparison was tested.
+    - `quick`: comparison of the requests above the same multiple of the latency of the previous
+      revision's quickest quarter; `noise`: how much the share of that revision above it varies
+      between seconds.
     - `baseline_latency`: the previous revision's requests by latency bucket.
     - `traffic_step`: index of the new revision's traffic share in `TRAFFIC_STEPS`;
       `step_since`, `step_requests`: as for the stage.
@@ -74,6 +77,8 @@ class CanaryAnalysis(msgspec.Struct, frozen=True):
     alarm: str = ""
     baseline: RevisionSample | None = msgspec.field(default=None, name="before")
     odds: float = 1.0
+    quick: Comparison = Comparison()
+    noise: Dispersion = Dispersion()
 
 
 class AnalysisResult(msgspec.Struct, frozen=True):

@@ -20,6 +20,9 @@ import msgspec
 NORMAL_FROM: Final = 25.0
 """Variance from which the normal approximation replaces the exact distribution."""
 
+MIN_SECONDS: Final = 5
+"""Seconds from which a dispersion is known: with fewer, equal shares often vary by chance."""
+
 _Distribution = tuple[int, tuple[float, ...]]
 """The least possible number, and the probabilities of that number and of each above it."""
 _NONE_BAD: Final[_Distribution] = (0, (1.0,))
@@ -90,6 +93,15 @@ class Comparison(msgspec.Struct, frozen=True):
         z = (self.new_bad - 0.5 - self.expected) / sqrt(self.variance)
         return 0.5 * erfc(z / sqrt(2.0))
 
+    def p_with_noise(self, dispersion: float) -> float:
+        """The same probability if the numbers of bad requests vary `dispersion` times as much as
+        with independent requests (quasi-likelihood; McCullagh and Nelder, Generalized Linear
+        Models, 1989), by the normal approximation."""
+        if self.variance <= 0.0:
+            return 1.0
+        z = (self.new_bad - 0.5 - self.expected) / sqrt(self.variance * max(1.0, dispersion))
+        return 0.5 * erfc(z / sqrt(2.0))
+
     @property
     def new_share(self) -> float:
         """Share of bad requests of the new revision, 0..1."""
@@ -99,6 +111,45 @@ class Comparison(msgspec.Struct, frozen=True):
     def old_share(self) -> float:
         """Share of bad requests of the old revision, 0..1."""
         return self.old_bad / self.old if self.old else 0.0
+
+
+class Dispersion(msgspec.Struct, frozen=True):
+    """How much a share varies from second to second, compared with chance.
+
+    - `seconds`: seconds with requests; `requests`, `bad`: their sums.
+    - `squares`: sum over the seconds of the squared number of bad requests, divided by the number
+      of requests.
+    """
+
+    seconds: int = 0
+    requests: int = 0
+    bad: int = 0
+    squares: float = 0.0
+
+    def add(self, requests: int, bad: int) -> "Dispersion":
+        """Return the value with one more second."""
+        if requests <= 0:
+            return self
+        return Dispersion(
+            seconds=self.seconds + 1,
+            requests=self.requests + requests,
+            bad=self.bad + bad,
+            squares=self.squares + bad * bad / requests,
+        )
+
+    @property
+    def index(self) -> float:
+        """Pearson's chi-square per degree of freedom: about 1 if requests are bad independently,
+        above it if something makes many requests of one second bad together."""
+        if self.seconds < MIN_SECONDS or not 0 < self.bad < self.requests:
+            return 1.0
+        share = self.bad / self.requests
+        spread = self.squares - share * self.bad
+        return spread / (share * (1.0 - share)) / (self.seconds - 1)
+
+    def exceeds_chance(self, deviations: float) -> bool:
+        """Return whether `index` is that many standard deviations above 1."""
+        return self.index > 1.0 + deviations * sqrt(2.0 / max(1, self.seconds - 1))
 
 
 def hypergeometric(new: int, old: int, bad: int, odds: float = 1.0) -> _Distribution:

@@ -8,6 +8,11 @@ Each comparison is tested after every bad request ("look"), so its significance 
 among the looks (alpha spending): look number i may use 1 / (i (i + 1)) of the level, and these
 parts add up to less than 1. So may the final look of each stage. `confidence` therefore holds for
 the whole rollout. A revision only counts as slower if its own p95 is too high as well.
+
+On a crowded machine something makes many requests of one second slow together ("noise"). It raises
+the previous revision's p95, so that `slower` times as much is seldom exceeded. While the quickest
+requests of the new revision look slower than those of the previous one, the stage waits longer than
+`wait`, and its final look compares them.
 """
 
 from collections.abc import Mapping
@@ -16,7 +21,7 @@ from typing import Final
 import msgspec
 
 from meshd.model.canary import AnalysisResult, CanaryAnalysis, CanaryDecision, RevisionSample
-from meshd.model.significance import Comparison, binomial
+from meshd.model.significance import Comparison, Dispersion, binomial
 from meshd.spec.model import CanaryAnalysisSettings
 from proxy.wire import buckets
 
@@ -40,6 +45,13 @@ MATCHED_ODDS: Final = 5.0
 """Bound on how much higher the odds of a bad request are among requests selected by `match`."""
 REFERENCE: Final = 0.95
 """Quantile of the previous revision's latency that defines "slow"."""
+QUICK: Final = 0.25
+"""Quantile that is compared where the machine is noisy. Noise only ever adds to a latency, so it
+changes that of the quickest quarter least."""
+NOISE_DEVIATIONS: Final = 3.0
+"""Standard deviations above 1 from which a dispersion is noise, and not chance."""
+NOISY_WAIT: Final = 2.0
+"""Factor on `wait` while the machine is too noisy to analyze: twice the evidence."""
 
 
 NOT_STARTED: Final = AnalysisResult(
@@ -97,12 +109,15 @@ def add_second(
         latency[bucket] = latency.get(bucket, 0) + count
     slow_from = _slow_from(latency, settings)
     failures, slow = _compare(analysis, new, old, slow_from)
+    quick, noise = _compare_quick(analysis, new, old, _slow_from(latency, settings, QUICK))
     analysis = msgspec.structs.replace(
         analysis,
         last_second=at,
         baseline_latency=latency,
         failures=failures,
         slow=slow,
+        quick=quick,
+        noise=noise,
         looks=(
             analysis.looks[0] + (failures.new_bad > analysis.failures.new_bad),
             analysis.looks[1] + (slow.new_bad > analysis.slow.new_bad),
@@ -145,15 +160,31 @@ def _compare(
     )
 
 
-def _slow_from(latency: Mapping[int, int], settings: CanaryAnalysisSettings) -> float:
+def _slow_from(
+    latency: Mapping[int, int], settings: CanaryAnalysisSettings, quantile: float = REFERENCE
+) -> float:
     """The latency in seconds from which a request counts as slow."""
-    return (buckets.quantile(latency, REFERENCE) or 0.0) * settings.slower
+    return (buckets.quantile(latency, quantile) or 0.0) * settings.slower
 
 
 def _count_above(latency: Mapping[int, int], limit: float) -> int:
     """The number of requests above a latency in seconds."""
     last = buckets.index(limit)
     return sum(count for bucket, count in latency.items() if bucket > last)
+
+
+def _compare_quick(
+    analysis: CanaryAnalysis, new: RevisionSample, old: RevisionSample, limit: float
+) -> tuple[Comparison, Dispersion]:
+    """The comparison of requests above `limit` seconds with one more second, and how much their
+    share varies in the old revision. After a switch nothing can be said about noise."""
+    if analysis.baseline is not None:
+        return analysis.quick, analysis.noise
+    served, above = sum(old.latency.values()), _count_above(old.latency, limit)
+    quick = analysis.quick.add(
+        sum(new.latency.values()), _count_above(new.latency, limit), served, above, analysis.odds
+    )
+    return quick, analysis.noise.add(served, above)
 
 
 def _alarm(analysis: CanaryAnalysis, settings: CanaryAnalysisSettings, slow_from: float) -> str:
@@ -165,22 +196,24 @@ def _alarm(analysis: CanaryAnalysis, settings: CanaryAnalysisSettings, slow_from
     if failures.strata >= FAILED_SECONDS and failures.p <= failures_level:
         return _describe_failed(failures, analysis)
     if slow.p <= slow_level and _is_slower(slow, settings):
-        return _describe_slow(slow, analysis, slow_from)
+        return f"{_describe_slow(slow, analysis, slow_from)}; {_describe_p(slow.p, analysis)}"
     confirmed = analysis.ejected and failures.new_bad >= EJECTED_FAILURES
     if confirmed and failures.p <= 1.0 - settings.confidence:
         return f"the proxy ejected one of its replicas; {_describe_failed(failures, analysis)}"
     return ""
 
 
-def _is_slower(slow: Comparison, settings: CanaryAnalysisSettings) -> bool:
-    """Whether there are enough requests, and the new revision's own p95 is too high.
+def _is_slower(
+    slow: Comparison, settings: CanaryAnalysisSettings, quantile: float = REFERENCE
+) -> bool:
+    """Whether there are enough requests, and the new revision's own quantile is too high.
 
     The second condition rules out a busy machine. That holds up all requests of one replica for a
     moment, whereas the comparison assumes that each request is slow independently.
     """
     if slow.strata < SLOW_SECONDS or slow.new < MIN_REQUESTS:
         return False
-    return binomial(slow.new_bad, slow.new, 1.0 - REFERENCE) <= 1.0 - settings.confidence
+    return binomial(slow.new_bad, slow.new, 1.0 - quantile) <= 1.0 - settings.confidence
 
 
 def _grow_share(
@@ -208,7 +241,18 @@ def is_suspicious(analysis: CanaryAnalysis) -> bool:
     slow, failures = analysis.slow, analysis.failures
     if slow.new_share > 1.0 - REFERENCE and slow.p <= SUSPICIOUS_P:
         return True
-    return failures.strata > 0 and failures.p <= SUSPICIOUS_P
+    if failures.strata > 0 and failures.p <= SUSPICIOUS_P:
+        return True
+    return is_too_noisy(analysis)
+
+
+def is_too_noisy(analysis: CanaryAnalysis) -> bool:
+    """Whether noise may hide that the new revision is slower: the previous one's latency varies
+    between seconds by more than chance, and the quick requests of the new one look slower."""
+    noise, quick = analysis.noise, analysis.quick
+    if not noise.exceeds_chance(NOISE_DEVIATIONS) or quick.new < MIN_REQUESTS:
+        return False
+    return quick.p_with_noise(noise.index) <= SUSPICIOUS_P
 
 
 def analyze_stage(
@@ -264,20 +308,32 @@ def _decide(
     too_low = rate is not None and rate * share * settings.wait < MIN_REQUESTS
     if too_low and not suspicious and waited >= (monitor if rate else 0.0):
         return CanaryDecision.PASS, f"too little traffic to analyze ({rate:.2g} requests/s)"
-    if waited < settings.wait:
+    noisy = is_too_noisy(analysis)
+    wait = settings.wait * (NOISY_WAIT if noisy else 1.0)
+    if waited < wait:
+        if noisy and (served >= settings.requests or waited >= settings.wait):
+            return CanaryDecision.WAIT, _describe_noise(analysis, settings)
         if served >= settings.requests:
             reason = f"it looks worse in {_describe_counts(analysis)}; not proven yet"
             return CanaryDecision.WAIT, reason
         return CanaryDecision.WAIT, f"analyzed {served} of {settings.requests} requests"
-    # The final look of this stage.
-    level = (1.0 - settings.confidence) / 4 / (analysis.stages * (analysis.stages + 1))
-    failures, slow = analysis.failures, analysis.slow
+    # The final look of this stage: half of the level, for three comparisons.
+    level = (1.0 - settings.confidence) / 6 / (analysis.stages * (analysis.stages + 1))
+    failures, slow, quick = analysis.failures, analysis.slow, analysis.quick
+    latency = analysis.baseline_latency
     if failures.p <= level and failures.strata >= FAILED_SECONDS:
         return CanaryDecision.FAIL, _describe_failed(failures, analysis)
     if slow.p <= level and _is_slower(slow, settings):
-        slow_from = _slow_from(analysis.baseline_latency, settings)
-        return CanaryDecision.FAIL, _describe_slow(slow, analysis, slow_from)
-    reason = f"not proven worse in {_describe_counts(analysis)}, within {settings.wait:g} s"
+        reason = _describe_slow(slow, analysis, _slow_from(latency, settings))
+        return CanaryDecision.FAIL, f"{reason}; {_describe_p(slow.p, analysis)}"
+    if not noisy:
+        reason = f"not proven worse in {_describe_counts(analysis)}, within {wait:g} s"
+        return CanaryDecision.PASS, reason
+    p = quick.p_with_noise(analysis.noise.index)
+    if p <= level and _is_slower(quick, settings, QUICK):
+        reason = _describe_slow(quick, analysis, _slow_from(latency, settings, QUICK))
+        return CanaryDecision.FAIL, f"{reason}; {_describe_p(p, analysis, ' with this noise')}"
+    reason = f"not proven worse within {wait:g} s; {_describe_noise(analysis, settings)}"
     return CanaryDecision.PASS, reason
 
 
@@ -289,7 +345,7 @@ def _describe_failed(found: Comparison, analysis: CanaryAnalysis) -> str:
     return (
         f"{found.new_share:.2%} of its requests failed ({found.new_bad} of {found.new}), "
         f"{found.old_share:.2%} of the old revision's ({found.old_bad} of {found.old}) "
-        f"{_describe_period(analysis)}; {_describe_p(found, analysis)}"
+        f"{_describe_period(analysis)}; {_describe_p(found.p, analysis)}"
     )
 
 
@@ -297,8 +353,15 @@ def _describe_slow(found: Comparison, analysis: CanaryAnalysis, slow_from: float
     return (
         f"{found.new_share:.1%} of its requests took over {slow_from * 1000:.3g} ms "
         f"({found.new_bad} of {found.new}), {found.old_share:.1%} of the old revision's "
-        f"({found.old_bad} of {found.old}) {_describe_period(analysis)}; "
-        f"{_describe_p(found, analysis)}"
+        f"({found.old_bad} of {found.old}) {_describe_period(analysis)}"
+    )
+
+
+def _describe_noise(analysis: CanaryAnalysis, settings: CanaryAnalysisSettings) -> str:
+    limit = _slow_from(analysis.baseline_latency, settings, QUICK)
+    return (
+        f"too noisy to analyze: {_describe_slow(analysis.quick, analysis, limit)}, whose share "
+        f"varies {analysis.noise.index:.1f} times as much between seconds as by chance"
     )
 
 
@@ -306,7 +369,7 @@ def _describe_period(analysis: CanaryAnalysis) -> str:
     return "in the same seconds" if analysis.baseline is None else "before the switch"
 
 
-def _describe_p(found: Comparison, analysis: CanaryAnalysis) -> str:
+def _describe_p(p: float, analysis: CanaryAnalysis, noise: str = "") -> str:
     odds = f" and {analysis.odds:g} times the odds" if analysis.odds != 1.0 else ""
     # 1e-300 keeps the number of digits sane where the probability underflows to 0.
-    return f"by chance alone{odds}: p = {max(found.p, 1e-300):.1g}"
+    return f"by chance alone{odds}{noise}: p = {max(p, 1e-300):.1g}"

@@ -3,21 +3,24 @@
 import random
 import re
 from collections import Counter
+from dataclasses import dataclass
 from math import comb
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.model.canary import AnalysisResult, CanaryAnalysis, CanaryDecision
 from meshd.model.canary import RevisionSample as Sample
-from meshd.model.significance import Comparison, binomial, hypergeometric
+from meshd.model.significance import Comparison, Dispersion, binomial, hypergeometric
 from meshd.reconcile.rollout.canary_analysis import (
     TRAFFIC_STEPS,
     add_second,
     analyze_stage,
     begin_analysis,
     is_suspicious,
+    is_too_noisy,
 )
 from meshd.spec.model import CanaryAnalysisSettings
 from proxy.wire import buckets
@@ -264,6 +267,139 @@ def test_a_suspicion_delays_the_decision_until_the_limit() -> None:
         PASS,
         "not proven worse in 5 requests, 1 failed, within 30 s",
     )
+
+
+def crowded_second(
+    numbers: random.Random, requests: int, latency: float, held: float, uncached: float
+) -> Sample:
+    """One second in which the share `held` of the requests waits up to 0.2 s for the processor, and
+    the share `uncached` takes ten times as long by itself."""
+    seen: Counter[int] = Counter()
+    for _ in range(requests):
+        took = latency * numbers.uniform(0.9, 1.1) * (10 if numbers.random() < uncached else 1)
+        took += 0.2 * numbers.random() if numbers.random() < held else 0.0
+        seen[buckets.index(took)] += 1
+    return Sample(requests=requests, latency=seen)
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """A machine on which the share `held` of the requests of every third second is held up, until
+    second `quiet_from`. `latency` is that of the new revision, 15 ms that of the old one.
+    `uncached` are the shares of both, the old one first."""
+
+    name: str
+    latency: float
+    held: float
+    decision: CanaryDecision
+    seconds: tuple[int, int]
+    reason: str
+    uncached: tuple[float, float] = (0.0, 0.0)
+    quiet_from: int = 1000
+
+
+CROWDS = [
+    Crowd("equal", 0.015, 0.0, PASS, (10, 20), "no worse in"),
+    Crowd("equal, noise", 0.015, 0.8, PASS, (10, 30), "no worse in"),
+    Crowd("slower", 0.045, 0.0, FAIL, (2, 15), "by chance alone"),
+    Crowd("slower, noise", 0.045, 0.8, FAIL, (60, 60), "with this noise"),
+    Crowd("slower, noise that ends", 0.045, 0.8, FAIL, (20, 60), "took over", quiet_from=15),
+    Crowd("slightly slower, noise", 0.018, 0.8, PASS, (10, 30), "no worse in"),
+    Crowd("nothing cached yet", 0.015, 0.0, PASS, (10, 30), "worse in", uncached=(0.1, 1.0)),
+]
+
+
+@pytest.mark.parametrize("crowd", CROWDS, ids=[crowd.name for crowd in CROWDS])
+def test_noise_does_not_let_a_slower_revision_pass(crowd: Crowd) -> None:
+    """3 times as slow is found in noise too, though later. Other rollouts take no longer."""
+    outcomes = Counter(analyze_in_crowd(random.Random(seed), crowd) for seed in range(12))
+    print(f"{crowd.name}: {outcomes}")
+    right = 0
+    for (decision, took, reason), count in outcomes.items():
+        first, last = crowd.seconds
+        if decision is crowd.decision and first <= took <= last and crowd.reason in reason:
+            right += count
+    assert right >= 11
+
+
+def analyze_in_crowd(numbers: random.Random, crowd: Crowd) -> tuple[CanaryDecision, int, str]:
+    """Return the decision, after how many seconds it came, and its reason."""
+    latency: Counter[int] = Counter()
+    for at in range(9):
+        held = 0.0 if at % 3 else crowd.held
+        latency.update(crowded_second(numbers, 100, 0.015, held, crowd.uncached[0]).latency)
+    analysis = begin_analysis(0, START, latency)
+    for passed in range(200):
+        step = analysis.traffic_step
+        share = min(1 / 3, TRAFFIC_STEPS[step] if step < len(TRAFFIC_STEPS) else 1.0)
+        mine = sum(numbers.random() < share for _ in range(100))
+        held = crowd.held if passed % 3 == 0 and passed < crowd.quiet_from else 0.0
+        ours = crowded_second(numbers, mine, crowd.latency, held, crowd.uncached[1])
+        theirs = crowded_second(numbers, 100 - mine, 0.015, held, crowd.uncached[0])
+        analysis = add_second(analysis, GATE, START + passed, ours, theirs)
+        now = START + passed + 1
+        result = analyze_stage(analysis, GATE, 100, 1 / 3, 5.0, now)
+        if result.decision is not WAIT:
+            return result.decision, passed + 1, result.reason
+        if passed + 1 >= GATE.wait:
+            assert result.reason.startswith("too noisy to analyze: ")
+            assert is_too_noisy(analysis)
+    raise AssertionError("never decided")
+
+
+NOISE, CALM = Dispersion(30, 3000, 750, 372.0), Dispersion(30, 3000, 750, 193.0)
+
+
+@pytest.mark.parametrize(
+    ("noise", "bad", "waited", "decision", "reason"),
+    [
+        (CALM, 240, 20, PASS, "no worse in 250 requests"),
+        (NOISE, 70, 20, PASS, "no worse in 250 requests"),
+        (NOISE, 150, 20, WAIT, "too noisy to analyze: 60.0% of its requests took over 15.3 ms"),
+        (NOISE, 240, 59, WAIT, "(240 of 250), 25.0% of the old revision's (125 of 500) in the same "
+         "seconds, whose share varies 33.9 times as much between seconds as by chance"),
+        (NOISE, 150, 60, PASS, "not proven worse within 60 s; too noisy to analyze: 60.0%"),
+        (NOISE, 240, 60, FAIL, "96.0% of its requests took over 15.3 ms (240 of 250), 25.0% of"),
+    ],
+)  # fmt: skip
+def test_a_noisy_comparison_waits_longer_and_then_decides(
+    noise: Dispersion, bad: int, waited: float, decision: CanaryDecision, reason: str
+) -> None:
+    quick = Comparison(250, bad, 500, 125, 20, expected=62.5, variance=60.0, chances=())
+    analysis = begin_analysis(0, START, {buckets.index(0.01): 100})
+    analysis = msgspec.structs.replace(
+        analysis, failures=Comparison(250, 0, 500, 0), quick=quick, noise=noise
+    )
+    result = analyze_stage(analysis, GATE, 100.0, 0.3, 5.0, START + waited)
+    assert result.decision is decision, result
+    assert reason in result.reason
+    check_reason(result, analysis)
+
+
+def test_requests_that_are_slow_together_are_dispersed() -> None:
+    numbers = random.Random(3)
+    alone, together = Dispersion(), Dispersion()
+    for at in range(30):
+        alone = alone.add(100, sum(numbers.random() < 0.25 for _ in range(100)))
+        together = together.add(100, 0 if at % 4 else 100)
+        if at < 3:
+            assert together.index == 1.0
+    assert alone.index == pytest.approx(1.0, abs=0.5)
+    assert not alone.exceeds_chance(3.0)
+    assert together.index == pytest.approx(100 * 30 / 29)
+    assert together.exceeds_chance(3.0)
+    assert together.add(0, 0) == together
+    assert Dispersion(30, 100, 0, 0.0).index == 1.0
+
+
+def test_noise_makes_a_difference_less_certain() -> None:
+    many = Comparison()
+    for _ in range(40):
+        many = many.add(20, 12, 20, 8)
+    assert many.p_with_noise(1.0) == pytest.approx(many.p)
+    assert many.p_with_noise(0.5) == many.p_with_noise(1.0)
+    assert many.p < many.p_with_noise(4.0) < many.p_with_noise(16.0) < 0.5
+    assert Comparison().p_with_noise(2.0) == 1.0
 
 
 def test_after_a_switch_the_new_revision_is_compared_with_the_time_before() -> None:
