@@ -31,9 +31,14 @@ def replace(
     group: Sequence[Replica],
     new: Sequence[Replica],
     old: Sequence[Replica],
+    failed: int,
     now: float,
 ) -> tuple[list[Operation], ScaleUp | None]:
-    """Return one step of replacing `old` by `new`. Old replicas that do not serve go at once."""
+    """Return one step of replacing `old` by `new`. Old replicas that do not serve go at once.
+
+    `failed` replicas of any revision failed since the rollout began. Starts that make up for them
+    are urgent: without them, fewer replicas than the rollout allows would be left.
+    """
     leaving = sum(r.phase in (Phase.DRAINING, Phase.STOPPING) for r in group)
     ended = sum(stays_ended(service, r) for r in group)
     step = steps.next_step(service, new, old, ended, leaving, now)
@@ -48,7 +53,9 @@ def replace(
     if not step.start:
         return operations, None
     cause, attempt = _replacement_cause(service, old), _replacement_attempt(service, old, now)
-    return operations, ScaleUp(step.start, cause, Urgency.ROLLOUT, attempt)
+    least = service.desired - stage_limits(service).unavailable
+    healing = min(step.start, failed, max(0, least - ended - len(new) - len(old)))
+    return operations, ScaleUp(step.start, cause, Urgency.ROLLOUT, attempt, healing)
 
 
 def resize(

@@ -89,7 +89,8 @@ def plan_service(
     if old and not has_switched(service):
         if dependencies.rollout_blocker and service.rollout.is_rolling:
             return ServicePlan(tuple(operations), dependencies.rollout_blocker)
-        steps, missing = replace(service, group, new, old, now)
+        lost = _failures_since(service, observed)
+        steps, missing = replace(service, group, new, old, lost, now)
         started = start(missing, blocker)
         operations += [*steps, *started.operations]
         return ServicePlan(tuple(operations), started.waiting_for or outcome.waiting_for)
@@ -121,6 +122,17 @@ def _resize(
         return ServicePlan(waiting_for=blocker)
     started = start(missing, "")
     return ServicePlan((*steps, *started.operations), started.waiting_for)
+
+
+def _failures_since(service: DesiredService, observed: Observed) -> int:
+    """The number of known failures of all revisions since the rollout began."""
+    since = service.rollout.since
+    return sum(
+        failure.at >= since
+        for (key, _), failures in observed.failures.items()
+        if key == service.key
+        for failure in failures
+    )
 
 
 def _is_live(replica: Replica) -> bool:

@@ -27,13 +27,17 @@ _NAME_LENGTH: Final = 5
 
 
 class ScaleUp(msgspec.Struct, frozen=True):
-    """A number of missing replicas, and why they are started. `attempt`: quick replacements in a
-    row before them."""
+    """A number of missing replicas, and why they are started.
+
+    - `attempt`: quick replacements in a row before them.
+    - `healing`: how many of them make up for failed ones, whatever the `urgency` of the others.
+    """
 
     count: int
     cause: str
     urgency: Urgency = Urgency.SCALE
     attempt: int = 0
+    healing: int = 0
 
 
 class ServicePlan(msgspec.Struct, frozen=True):
@@ -124,7 +128,8 @@ def _starts(
     after_failure = Urgency.HEAL if urgency is Urgency.SCALE else urgency
     taken = {replica.name for replica in group}
     starts = []
-    for attempt in attempts:
+    for number, attempt in enumerate(attempts):
+        heals = number < missing.healing
         name = _choose_name(service, taken, random)
         taken.add(name)
         starts.append(
@@ -136,7 +141,7 @@ def _starts(
                 clone_of=service.template or None,
                 attempt=attempt,
                 warm=urgency is Urgency.WARM,
-                urgency=after_failure if attempt else urgency,
+                urgency=Urgency.HEAL if heals else after_failure if attempt else urgency,
                 cause=f"{missing.cause}; attempt {attempt + 1}" if attempt else missing.cause,
             )
         )

@@ -3,11 +3,12 @@
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from meshd.model.desired import Desired, DesiredService
 from meshd.model.operation import StartReplica, Urgency
-from meshd.model.replica import Replica
+from meshd.model.replica import Replica, ReplicaFailure
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import Node
 from meshd.reconcile.observe.memory import BackoffSlot
@@ -15,6 +16,7 @@ from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.plan.plan import plan
 from meshd.reconcile.plan.start_limit import START_TIME, limit_starts, start_slots, used_slots
 from meshd.spec.model import Service
+from tests.support.rollouts import rollout
 
 NOW = 1000.0
 
@@ -52,6 +54,43 @@ def test_a_replica_uses_a_slot_until_it_is_ready_or_only_waits(
     phase: Phase, age: float, expected: int
 ) -> None:
     assert used_slots([replica("web", "a", phase, created_at=NOW - age)], NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("olds", "news", "desired", "failed", "update", "expected"),
+    [
+        (2, 0, 2, 0, {}, [Urgency.ROLLOUT]),
+        (1, 0, 2, 1, {}, [Urgency.HEAL]),
+        (1, 0, 2, 1, {"parallelism": 2}, [Urgency.HEAL, Urgency.ROLLOUT]),
+        (2, 0, 2, 1, {"parallelism": 2}, [Urgency.ROLLOUT, Urgency.ROLLOUT]),
+        (2, 0, 3, 0, {}, [Urgency.ROLLOUT]),
+        (1, 0, 2, 0, {"order": "stop-first"}, [Urgency.ROLLOUT]),
+        (1, 0, 3, 1, {"order": "stop-first"}, [Urgency.HEAL, Urgency.ROLLOUT]),
+    ],
+    ids=["surge", "failed", "failed and surge", "made up for", "growth", "stop", "stop, failed"],
+)
+def test_starts_of_a_rollout_that_make_up_for_failed_replicas_heal(
+    olds: int, news: int, desired: int, failed: int, update: dict[str, Any], expected: list[Urgency]
+) -> None:
+    """They go before growth. The surge of the rollout itself goes after it."""
+    spec = Service.model_validate({"name": "web", "image": "app", "update": update})
+    service = DesiredService(
+        project="shop", spec=spec, revision="new", desired=desired,
+        rollout=rollout(since=NOW - 60),
+    )  # fmt: skip
+    replicas = [replica("web", f"new-{n}", Phase.READY) for n in range(news)]
+    for n in range(olds):
+        old = replica("web", f"old-{n}", Phase.READY)
+        replicas.append(msgspec.structs.replace(old, revision="old"))
+    failures = tuple(ReplicaFailure(NOW - 1, f"gone-{n}", "was killed") for n in range(failed))
+    earlier = ReplicaFailure(NOW - 90, "earlier", "was killed before the rollout")
+    observed = Observed(
+        replicas=tuple(replicas),
+        prepared=frozenset({("shop/web", "new")}),
+        failures={("shop/web", "old"): (earlier, *failures)},
+    )
+    planned = plan(Desired((service,), frozenset({"shop"})), observed, NOW, Random(1)).operations
+    assert [each.urgency for each in planned if isinstance(each, StartReplica)] == expected
 
 
 def start(service: str, name: str, urgency: Urgency = Urgency.SCALE) -> StartReplica:
