@@ -12,6 +12,7 @@ from autoscaler.decision import Decision
 from autoscaler.limits import describe_limit
 from autoscaler.policy.change_cost import TOLERANCE, noise_margin
 from autoscaler.policy.observation import Observation
+from autoscaler.policy.state import GainCap
 
 REASONS: Final[Mapping[str, str]] = {
     "load": "the load needs more replicas",
@@ -29,6 +30,8 @@ REASONS: Final[Mapping[str, str]] = {
     "hold": "load is within target",
 }
 """Beginning of the reason, by cause. `_begin` refines some of them."""
+STAYED: Final = 1.25
+"""Ratio of two latencies up to which the text says that they stayed the same: ten seconds vary."""
 
 
 def make_decision(
@@ -69,6 +72,8 @@ def _begin(seen: Observation, cause: str) -> str:
         return "more load is expected at this time of day"
     if cause == "idle":
         return f"no requests for {seen.settings.idle:g} s"
+    if cause == "no-gain" and seen.cap is not None and seen.cap.added:
+        return _describe_gain(seen.cap)
     if cause != "hold":
         return REASONS[cause]
     if not seen.current:
@@ -78,6 +83,15 @@ def _begin(seen: Observation, cause: str) -> str:
     if top == "queue":
         return "requests wait in the queue, and the replicas for them are starting"
     return REASONS[cause]
+
+
+def _describe_gain(cap: GainCap) -> str:
+    before, after = cap.latency
+    noun = "replica" if cap.added == 1 else "replicas"
+    change = "stayed at" if after <= STAYED * before else f"went from {before:.2g} s to"
+    return (
+        f"added {cap.added} {noun}, answers {change} {after:.2g} s: replicas are not the bottleneck"
+    )
 
 
 def _measurement(seen: Observation, cause: str) -> str:

@@ -1,14 +1,16 @@
 """Whether more replicas helped. Pure.
 
-The policy calls `start_check` for a scale-up that a queue caused, and `evaluate` every second.
+The policy calls `start_check` for a scale-up while requests queue or take longer than the objective
+(`is_in_trouble`), and `evaluate` every second.
 
-When the new replicas serve, the queue is as long as before, and no more requests get answered, the
+When the new replicas serve, requests take as long as before, and no more of them get answered, the
 bottleneck is elsewhere. The number then goes back and is capped for a while, twice as long each
-time.
+time. If fewer requests get answered under the cap, it was wrong and is lifted.
 
 Every constant without another reason was tuned on the recorded traces in bench/autoscaling.py.
 """
 
+from math import inf
 from typing import Final
 
 from msgspec.structs import replace
@@ -41,6 +43,12 @@ LOST_SHARE: Final = 0.9
 """Ratio to the present throughput below which a cap costs answers, so it is lifted."""
 
 
+def is_in_trouble(capacity: CapacityEstimate, objective: float | None) -> bool:
+    """Return whether a mean request of the last ten seconds waits long, or would take longer than
+    the objective (seconds; None: no objective) even without waiting."""
+    return relative_wait(capacity) > WAITING or capacity.present_time > (objective or inf)
+
+
 def start_check(capacity: CapacityEstimate, signal: Signal, now: float) -> GainCheck:
     """Return the check of a scale-up that is ordered now."""
     return GainCheck(now, signal.ready, *_throughput_and_latency(capacity))
@@ -53,12 +61,16 @@ def evaluate(
     signal: Signal,
     desired: int,
     rate: float,
+    objective: float | None,
     now: float,
 ) -> tuple[GainCheck | None, GainCap | None]:
     """Return the check that is still open, and the cap that applies or ended recently. `desired`
-    is the number decided last, `rate` the present load in requests per second."""
+    is the number decided last, `rate` the present load in requests per second, and `objective` a
+    latency in seconds."""
     throughput, latency = _throughput_and_latency(capacity)
-    if cap and (now > cap.until + MAX_SPAN or _costs_answers(cap, throughput, capacity)):
+    trouble = is_in_trouble(capacity, objective)
+    costs_answers = cap is not None and trouble and throughput < cap.throughput
+    if cap and (now > cap.until + MAX_SPAN or costs_answers):
         cap = None
     if check is None or desired <= check.ready:
         return None, cap  # An order that was revoked shows nothing.
@@ -73,24 +85,27 @@ def evaluate(
     better = throughput >= check.throughput * (1.0 + GAIN_SHARE * growth)
     # More than arrives cannot be answered: it is a gain if the old replicas did not keep up.
     better = better or throughput >= KEEPS_UP * rate > check.throughput
-    waits = relative_wait(capacity) > WAITING and signal.latency_sum > (
-        (1.0 + WAITING) * capacity.service_time * signal.completions
-    )
+    # The sums may still contain a queue that is gone.
+    least = min((1.0 + WAITING) * capacity.service_time, objective or inf)
+    waits = trouble and signal.latency_sum > least * signal.completions
     if better or latency <= LATENCY_GAIN * check.latency or not waits:
         return None, None if cap and now > cap.until else cap
     span = min(2.0 * cap.span, MAX_SPAN) if cap else FIRST_SPAN
     number = max(check.ready, 1)
-    return None, GainCap(number, now + span, span, MORE_LOAD * rate, LOST_SHARE * throughput)
+    return None, GainCap(
+        number,
+        now + span,
+        span,
+        MORE_LOAD * rate,
+        LOST_SHARE * throughput,
+        added=signal.ready - check.ready,
+        latency=(check.latency, latency),
+    )
 
 
-def active_cap(cap: GainCap | None, rate: float, now: float) -> int | None:
-    """Return the number above which more replicas did not help, while this applies to the load."""
-    return cap.number if cap and now < cap.until and rate <= cap.rate else None
-
-
-def _costs_answers(cap: GainCap, throughput: float, capacity: CapacityEstimate) -> bool:
-    """Return whether fewer requests get answered under the cap, so that more replicas did help."""
-    return throughput < cap.throughput and relative_wait(capacity) > WAITING
+def active_cap(cap: GainCap | None, rate: float, now: float) -> GainCap | None:
+    """Return the cap if it applies to the load; None otherwise."""
+    return cap if cap and now < cap.until and rate <= cap.rate else None
 
 
 def _throughput_and_latency(capacity: CapacityEstimate) -> tuple[float, float]:

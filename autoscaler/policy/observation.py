@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 
 from autoscaler.policy.objectives import Need, ReplicaSizing
-from autoscaler.policy.state import CapacityEstimate, DemandEstimate
+from autoscaler.policy.state import CapacityEstimate, DemandEstimate, GainCap
 from autoscaler.settings import ScalingSettings
 from autoscaler.signals import Signal
 
@@ -17,7 +17,7 @@ class Observation:
 
     - `current`: number of replicas decided last.
     - `needs`: need of each objective, by name.
-    - `cap`: number above which more replicas did not help; None: no such cap.
+    - `cap`: the cap by replicas that did not help, while it applies; None: no such cap.
     - `now`: seconds.
     """
 
@@ -28,7 +28,7 @@ class Observation:
     capacity: CapacityEstimate
     sizing: ReplicaSizing
     needs: dict[str, Need]
-    cap: int | None
+    cap: GainCap | None
     now: float
 
     @property

@@ -62,10 +62,9 @@ class Policy:
         if limited_by in ("min", "max") and desired == seen.current:
             cause = "minimum" if limited_by == "min" else "maximum"
         check = state.gain_check
-        queueing = (
-            seen.sizing.backlog > 0.0 or capacity.relative_wait(seen.capacity) > gain_check.WAITING
-        )
-        if desired > seen.current and queueing and check is None and signal.ready:
+        trouble = gain_check.is_in_trouble(seen.capacity, settings.latency)
+        trouble = trouble or seen.sizing.backlog > 0.0
+        if desired > seen.current and trouble and check is None and signal.ready:
             check = gain_check.start_check(seen.capacity, signal, now)
         state = replace(
             state,
@@ -97,6 +96,7 @@ class Policy:
             signal,
             state.desired,
             new_demand.level,
+            self.settings.latency,
             now,
         )
         state = replace(
@@ -146,8 +146,8 @@ class Policy:
             if _has_requests(seen.signal):
                 return max(1, needed), "wake"
             return (needed, "schedule") if seen.signal.scheduled else (0, "hold")
-        if seen.cap is not None and max(needed, current) > seen.cap:
-            return max(seen.cap, 1), "no-gain"
+        if seen.cap is not None and max(needed, current) > seen.cap.number:
+            return max(seen.cap.number, 1), "no-gain"
         cost = change_cost.change_cost(settings, seen.capacity.startup)
         if needed > current:
             by_rate = _is_rate_based(seen.needs)

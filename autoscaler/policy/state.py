@@ -128,6 +128,8 @@ class GainCap(msgspec.Struct, frozen=True):
     - `number`: the cap. It holds until `until` and while at most `rate` requests per second arrive.
     - `span`: seconds for which it was set.
     - `throughput`: answers per second; if fewer are achieved under the cap, the cap was wrong.
+    - `added`: replicas that did not help; `latency`: mean seconds of an answer, before and with
+      them.
     """
 
     number: int
@@ -135,6 +137,8 @@ class GainCap(msgspec.Struct, frozen=True):
     span: float
     rate: float
     throughput: float
+    added: int = 0
+    latency: tuple[float, float] = (0.0, 0.0)
 
 
 class BurstHistory(msgspec.Struct, frozen=True):

@@ -3,9 +3,11 @@ policies."""
 
 import os
 import random
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import pi, sin
+from math import ceil, exp, log, pi, sin
 from pathlib import Path
 
 import pytest
@@ -227,6 +229,41 @@ def test_replicas_without_gain_are_removed_again() -> None:
     peak = max(decision.desired for decision in decisions[120:at])
     assert min(decision.desired for decision in decisions[at : at + 100]) < peak
     assert "bottleneck" in decisions[at].reason
+
+
+@pytest.mark.parametrize(
+    ("slow", "rise", "most"), [(0.5, 1, 1.5), (0.5, 600, 4.0), (2.0, 1, 2.0), (2.0, 600, 2.0)]
+)
+def test_a_slow_dependency_that_the_proxy_does_not_see_ends_the_growth(
+    slow: float, rise: int, most: float
+) -> None:
+    """Each request waits `slow` seconds for it, however many replicas run. At first it takes 0.1 s,
+    and the objective is 0.4 s."""
+    dice = random.Random(1)
+
+    def waits(at: int, ready: int) -> Signal:
+        rate = max(0, round(dice.gauss(200.0, 14.0)))
+        extra = slow * min(1.0, (at - 600) / rise) if 600 <= at < 3600 else 0.0
+        counts: Counter[float] = Counter()
+        for _ in range(rate):
+            each = 0.1 * exp(dice.gauss(0.0, 0.3)) + extra * exp(dice.gauss(0.0, 0.15))
+            counts[1.12 ** ceil(log(each) / log(1.12))] += 1
+        mean = 0.1 + extra
+        return Signal(
+            arrivals=rate, completions=rate, in_flight=rate * mean,
+            latency=tuple(sorted(counts.items())), latency_sum=rate * mean, ready=ready,
+        )  # fmt: skip
+
+    decisions = drive(ScalingSettings(max=200, latency=0.4), waits, 4200)
+    before = decisions[599].desired
+    numbers = [decision.desired for decision in decisions]
+    print(f"{before} before, {max(numbers)} at most, {numbers[3599]} at the end")
+    assert sum(numbers[600:3600]) / 3000 <= most * before
+    assert numbers[3599] <= most * before
+    reason = next(each.reason for each in decisions if each.cause == "no-gain")
+    assert re.match(r"added \d+ replicas?, answers (stayed at|went from) [\d. sto]+ s: ", reason)
+    assert "replicas are not the bottleneck" in reason
+    assert numbers[4199] <= numbers[3599], "the dependency is as fast as before"
 
 
 def slowed(factor: float, rate: float, service: float) -> list[int]:

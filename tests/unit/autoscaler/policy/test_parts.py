@@ -120,19 +120,36 @@ def test_a_scale_up_without_gain_is_capped(throughput: float, latency: float, ga
         service_time=0.1, completions=10.0 * throughput, latency=10.0 * throughput * latency
     )
     second = Signal(ready=6, completions=int(throughput), latency_sum=int(throughput) * latency)
-    check, cap = gain_check.evaluate(before, None, learned, second, 6, 50.0, 5.0)
+    check, cap = gain_check.evaluate(before, None, learned, second, 6, 50.0, 0.4, 5.0)
     assert check is not None
     assert (check.served, cap) == (5.0, None)
-    check, cap = gain_check.evaluate(check, None, learned, second, 6, 50.0, 60.0)
+    check, cap = gain_check.evaluate(check, None, learned, second, 6, 50.0, 0.4, 60.0)
     assert check is None
     assert (cap is None) is gain
     if cap:
         assert cap.number == 2
-        assert gain_check.active_cap(cap, 50.0, 100.0) == 2
+        assert (cap.added, cap.latency) == (4, (2.0, pytest.approx(latency)))
+        assert gain_check.active_cap(cap, 50.0, 100.0) is cap
         assert gain_check.active_cap(cap, 500.0, 100.0) is None
         assert gain_check.active_cap(cap, 50.0, 1000.0) is None
         fewer = replace(learned, completions=0.5 * learned.completions)
-        assert gain_check.evaluate(None, cap, fewer, second, 6, 50.0, 70.0) == (None, None)
+        assert gain_check.evaluate(None, cap, fewer, second, 6, 50.0, 0.4, 70.0) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("slowdown", "objective", "trouble"),
+    [(6.0, 0.4, True), (6.0, 0.8, False), (6.0, None, False), (3.0, 0.4, False), (1.0, 2.0, True)],
+)
+def test_requests_that_wait_or_cannot_meet_the_objective_are_in_trouble(
+    slowdown: float, objective: float | None, trouble: bool
+) -> None:
+    """Requests of 0.1 s take 0.6 s: by a slowdown, or because they wait."""
+    learned = CapacityEstimate(
+        service_time=0.1, slowdown=slowdown, completions=100.0, latency=100.0 * 0.1 * 6.0
+    )
+    if slowdown == 3.0:
+        learned = replace(learned, latency=100.0 * 0.1 * 3.0)
+    assert gain_check.is_in_trouble(learned, objective) is trouble
 
 
 def test_one_fast_first_answer_does_not_make_a_replica_look_like_one_worker() -> None:
@@ -351,9 +368,9 @@ def test_new_replicas_that_keep_up_with_the_load_are_a_gain() -> None:
     before = GainCheck(since=0.0, ready=2, throughput=40.0, latency=1.0, served=5.0)
     learned = CapacityEstimate(service_time=0.1, completions=500.0, latency=500.0)
     second = Signal(ready=6, completions=50, latency_sum=50.0)
-    assert gain_check.evaluate(before, None, learned, second, 6, 50.0, 60.0) == (None, None)
+    assert gain_check.evaluate(before, None, learned, second, 6, 50.0, 0.4, 60.0) == (None, None)
     _, cap = gain_check.evaluate(
-        replace(before, throughput=48.0), None, learned, second, 6, 50.0, 60.0
+        replace(before, throughput=48.0), None, learned, second, 6, 50.0, 0.4, 60.0
     )
     assert cap is not None
 
@@ -363,17 +380,20 @@ def test_a_check_starts_when_more_replicas_serve_and_ends_when_the_order_is_revo
     before = GainCheck(since=0.0, ready=2, throughput=50.0, latency=2.0)
     learned = CapacityEstimate(service_time=0.1, completions=500.0, latency=1000.0)
     second = Signal(ready=3, completions=50, latency_sum=100.0)
-    serving, cap = gain_check.evaluate(before, None, learned, second, 6, 50.0, 90.0)
+    serving, cap = gain_check.evaluate(before, None, learned, second, 6, 50.0, 0.4, 90.0)
     assert serving is not None
     assert (serving.served, cap) == (90.0, None)
-    assert gain_check.evaluate(serving, None, learned, second, 6, 50.0, 97.0) == (serving, None)
-    _, cap = gain_check.evaluate(serving, None, learned, second, 6, 50.0, 98.0)
+    assert gain_check.evaluate(serving, None, learned, second, 6, 50.0, 0.4, 97.0) == (
+        serving,
+        None,
+    )
+    _, cap = gain_check.evaluate(serving, None, learned, second, 6, 50.0, 0.4, 98.0)
     assert cap is not None
-    alone, _ = gain_check.evaluate(serving, None, learned, Signal(ready=2), 6, 50.0, 97.0)
+    alone, _ = gain_check.evaluate(serving, None, learned, Signal(ready=2), 6, 50.0, 0.4, 97.0)
     assert alone is not None
     assert alone.served is None, "the new replica is gone again"
     for number in (2, 1):
-        assert gain_check.evaluate(serving, None, learned, second, number, 50.0, 98.0) == (
+        assert gain_check.evaluate(serving, None, learned, second, number, 50.0, 0.4, 98.0) == (
             None,
             None,
         )
@@ -383,6 +403,6 @@ def test_a_check_compares_with_what_the_old_replicas_did_last() -> None:
     """At the time of the order their figures are from before the load, or the service, changed."""
     before = GainCheck(since=0.0, ready=2, throughput=50.0, latency=0.1)
     learned = CapacityEstimate(service_time=0.1, completions=80.0, latency=160.0)
-    waiting, _ = gain_check.evaluate(before, None, learned, Signal(ready=2), 6, 50.0, 3.0)
+    waiting, _ = gain_check.evaluate(before, None, learned, Signal(ready=2), 6, 50.0, 0.4, 3.0)
     assert waiting is not None
     assert (waiting.throughput, waiting.latency) == (pytest.approx(8.0), pytest.approx(2.0))
