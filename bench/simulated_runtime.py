@@ -15,6 +15,7 @@ from meshd.model.runtime import (
     Node,
     ObservedReplica,
     PortRedirect,
+    PortRedirects,
     ReplicaSpec,
     ReplicaState,
     Usage,
@@ -107,8 +108,8 @@ class SimulatedRuntime:
     ) -> None:
         return None
 
-    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> Collection[PortRedirect]:
-        return redirects
+    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> PortRedirects:
+        return PortRedirects(frozenset(redirects))
 
     def image_progress(self) -> Sequence[ImageProgress]:
         return ()

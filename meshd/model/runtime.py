@@ -31,6 +31,19 @@ class PortRedirect:
 
 
 @dataclass(frozen=True, slots=True)
+class PortRedirects:
+    """What became of the wanted redirects.
+
+    - `applied`: those that are in effect now.
+    - `settled`: whether nothing is left of earlier ones. Connections that were made through them
+      need the host's rules as long as they exist.
+    """
+
+    applied: frozenset[PortRedirect] = frozenset()
+    settled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a runtime can do. A spec that needs more is rejected or warned about.
 

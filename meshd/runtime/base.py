@@ -21,6 +21,7 @@ from meshd.model.runtime import (
     Node,
     ObservedReplica,
     PortRedirect,
+    PortRedirects,
     ReplicaSpec,
     Usage,
 )
@@ -189,7 +190,7 @@ class Runtime(Protocol):
         """Give the addresses in `blocks` (CIDR notation) exactly these `names` in a running
         replica. No effect where the runtime cannot. Raises ReplicaNotFound."""
 
-    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> Collection[PortRedirect]:
+    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> PortRedirects:
         """Lead new connections to exactly these ports of the host elsewhere, also where the runtime
         publishes them for a replica. Return those that are in effect now."""
 

@@ -25,6 +25,7 @@ from meshd.model.runtime import (
     Node,
     ObservedReplica,
     PortRedirect,
+    PortRedirects,
     ReplicaSpec,
     ReplicaState,
 )
@@ -178,8 +179,8 @@ class SimRuntime:
     ) -> None:
         return None
 
-    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> Collection[PortRedirect]:
-        return redirects
+    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> PortRedirects:
+        return PortRedirects(frozenset(redirects))
 
     @property
     def is_local(self) -> bool:

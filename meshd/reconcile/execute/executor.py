@@ -31,7 +31,13 @@ from meshd.model.operation import (
 )
 from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.replica import Version
-from meshd.model.runtime import CommandResult, ObservedReplica, PortRedirect, ReplicaSpec
+from meshd.model.runtime import (
+    CommandResult,
+    ObservedReplica,
+    PortRedirect,
+    PortRedirects,
+    ReplicaSpec,
+)
 from meshd.publish.gateways import Gateways
 from meshd.reconcile.execute.replica_spec import as_init_container
 from meshd.reconcile.execute.replica_spec_builder import ReplicaSpecBuilder
@@ -166,7 +172,7 @@ class Executor:
         """Change the names that a running replica knows. Raises RuntimeFailure."""
         await self._runtime.set_host_names(name, names, blocks)
 
-    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> Collection[PortRedirect]:
+    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> PortRedirects:
         """Lead new connections to ports of the host elsewhere; return those in effect."""
         return await self._runtime.redirect_ports(redirects)
 

@@ -2,7 +2,7 @@
 
 Owned by the reconciler, which gives the wanted redirects after each pass
 (`meshd.publish.port_changes` decides them). They are applied again while there are any, in case
-something else removed them.
+something else removed them, and until nothing is left of the last ones.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
-from meshd.model.runtime import PortRedirect
+from meshd.model.runtime import PortRedirect, PortRedirects
 from meshd.runtime.base import RuntimeFailure
 
 REPEAT: Final = 5.0
@@ -20,15 +20,14 @@ REPEAT: Final = 5.0
 class PortRedirectWriter:
     """Applies the wanted redirects, one set after another.
 
-    - `redirect`: applies exactly these redirects, and returns those in effect; may raise
-      RuntimeFailure.
+    - `redirect`: applies exactly these redirects; may raise RuntimeFailure.
     - `wake`: called after a set was applied.
     - `asked`: the last set that was applied; `applied`: those of it in effect.
     """
 
     def __init__(
         self,
-        redirect: Callable[[Collection[PortRedirect]], Awaitable[Collection[PortRedirect]]],
+        redirect: Callable[[Collection[PortRedirect]], Awaitable[PortRedirects]],
         wake: Callable[[], None],
     ) -> None:
         self.asked: frozenset[PortRedirect] | None = None
@@ -60,14 +59,14 @@ class PortRedirectWriter:
             self._changed.clear()
             wanted = self._wanted
             try:
-                applied = frozenset(await self._redirect(wanted))
+                found = await self._redirect(wanted)
             except RuntimeFailure:
-                applied = frozenset()
-            news = (wanted, applied) != (self.asked, self.applied)
-            self.asked, self.applied = wanted, applied
+                found = PortRedirects()
+            news = (wanted, found.applied) != (self.asked, self.applied)
+            self.asked, self.applied = wanted, found.applied
             if news:
                 self._wake()
-            if not wanted and not self._changed.is_set():
+            if not wanted and found.settled and not self._changed.is_set():
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REPEAT):

@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,8 @@ _CAP_NET_ADMIN: Final = 12
 """Bit number, from <linux/capability.h>."""
 _LISTEN: Final = "0A"
 """State of a listening socket in /proc/net/tcp (TCP_LISTEN in <net/tcp_states.h>)."""
+_NOT_CONNECTED: Final = (_LISTEN, "06", "07")
+"""States of sockets that no longer send or receive: the others are TIME_WAIT and CLOSE."""
 
 
 class IptablesError(Exception):
@@ -71,15 +73,11 @@ class Iptables:
 
     def listening_ports(self) -> set[int]:
         """Return the TCP ports on which something of this network namespace listens."""
-        found: set[int] = set()
-        for name in ("tcp", "tcp6"):
-            try:
-                lines = Path(f"/proc/net/{name}").read_text().splitlines()[1:]
-            except OSError:
-                continue
-            columns = (line.split() for line in lines)
-            found |= {int(each[1].rpartition(":")[2], 16) for each in columns if each[3] == _LISTEN}
-        return found
+        return {port for port, state in _sockets() if state == _LISTEN}
+
+    def connected_ports(self) -> set[int]:
+        """Return the local TCP ports of this network namespace's connections."""
+        return {port for port, state in _sockets() if state not in _NOT_CONNECTED}
 
     async def mangle_listing(self, family: Family) -> str:
         """Return all chains and rules of the table `mangle`. Raises IptablesError."""
@@ -121,6 +119,18 @@ class Iptables:
     async def restore(self, family: Family, text: str) -> None:
         """Apply a table, all of it or nothing; other chains stay. Raises IptablesError."""
         await _run(f"{_PREFIX[family]}-restore", "-w", LOCK_SECONDS, "--noflush", given=text)
+
+
+def _sockets() -> Iterator[tuple[int, str]]:
+    """Yield local port and state of each TCP socket of this network namespace."""
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            columns = line.split()
+            yield int(columns[1].rpartition(":")[2], 16), columns[3]
 
 
 def _has_net_admin() -> bool:

@@ -29,6 +29,7 @@ from meshd.model.runtime import (
     Node,
     ObservedReplica,
     PortRedirect,
+    PortRedirects,
     ReplicaSpec,
     Usage,
 )
@@ -371,10 +372,10 @@ class DockerRuntime:
             except OSError as error:  # the engine is elsewhere, or we have no right to
                 _log.debug("hosts file is left as it is", replica=name, reason=str(error))
 
-    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> Collection[PortRedirect]:
+    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> PortRedirects:
         """See `Runtime.redirect_ports`."""
         if self._port_redirection is None:
-            return ()
+            return PortRedirects()
         return await self._port_redirection.apply(redirects)
 
     async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:

@@ -27,6 +27,7 @@ from meshd.model.runtime import (
     Node,
     ObservedReplica,
     PortRedirect,
+    PortRedirects,
     ReplicaSpec,
     ReplicaState,
     Usage,
@@ -168,9 +169,9 @@ class ProcessRuntime:
     async def redirect_ports(
         self,
         redirects: Collection[PortRedirect],  # noqa: ARG002 (the protocol's)
-    ) -> Collection[PortRedirect]:
+    ) -> PortRedirects:
         """Nothing: the mesh opens all ports of the host."""
-        return ()
+        return PortRedirects()
 
     @property
     def is_local(self) -> bool:

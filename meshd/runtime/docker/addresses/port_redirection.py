@@ -13,12 +13,13 @@ from typing import Protocol
 import structlog
 
 from meshd.model.event import Kind
-from meshd.model.runtime import PortRedirect
+from meshd.model.runtime import PortRedirect, PortRedirects
 from meshd.runtime.docker.addresses.port_rules import (
     family_of,
     port_rules,
     ports_chain_of,
     ports_table,
+    tracking_rules,
     unused_port_chains,
 )
 from meshd.runtime.docker.firewall_rules import Family
@@ -38,6 +39,9 @@ class PortTables(Protocol):
 
     def listening_ports(self) -> Collection[int]:
         """The TCP ports on which something listens."""
+
+    def connected_ports(self) -> Collection[int]:
+        """The local TCP ports of connections."""
 
     async def nat_listing(self, family: Family) -> str:
         """All chains and rules of the table `nat`. Raises IptablesError."""
@@ -61,27 +65,32 @@ class PortRedirection:
         self._reported: frozenset[PortRedirect] = frozenset()
         self._one_at_a_time = asyncio.Lock()
 
-    async def apply(self, redirects: Collection[PortRedirect]) -> Collection[PortRedirect]:
+    async def apply(self, redirects: Collection[PortRedirect]) -> PortRedirects:
         """Make exactly these redirects take effect; return those that do."""
         applied: set[PortRedirect] = set()
+        settled = True
         async with self._one_at_a_time:
             for family in self._tables.families():
                 wanted = [each for each in redirects if family_of(each) == family]
                 try:
-                    await self._apply(family, wanted)
+                    settled &= await self._apply(family, wanted)
                     applied.update(wanted)
                 except IptablesError as error:
                     self._report(wanted, str(error))
         self._reported &= frozenset(redirects)
-        return applied
+        return PortRedirects(frozenset(applied), settled)
 
-    async def _apply(self, family: Family, wanted: Sequence[PortRedirect]) -> None:
+    async def _apply(self, family: Family, wanted: Sequence[PortRedirect]) -> bool:
+        """Apply the redirects of an IP version; return whether nothing is left of earlier ones."""
         self._tables.check(())
         listing = await self._tables.nat_listing(family)
-        change = ports_table(self._chain, port_rules(wanted, family), listing)
+        connected = self._tables.connected_ports()
+        kept = tracking_rules(self._chain, wanted, listing, connected)
+        change = ports_table(self._chain, [*port_rules(wanted, family), *kept], listing)
         if change is not None:
             await self._tables.restore(family, change)
-        for chain in unused_port_chains(listing, self._chain, self._tables.listening_ports()):
+        used = {*self._tables.listening_ports(), *connected}
+        for chain in unused_port_chains(listing, self._chain, used):
             removal = ports_table(chain, (), listing)
             if removal is None:
                 continue
@@ -89,6 +98,7 @@ class PortRedirection:
                 await self._tables.restore(family, removal)
             except IptablesError as error:  # another process was faster
                 _log.info("unused chain is left in place", chain=chain, reason=str(error))
+        return not kept
 
     def _report(self, redirects: Sequence[PortRedirect], reason: str) -> None:
         """Record one event about redirects that do not take effect."""

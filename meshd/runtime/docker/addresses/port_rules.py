@@ -4,6 +4,10 @@ Used by `port_redirection` while a service with a published port changes between
 mesh-managed. The engine leads connections to a port that it publishes to the container, in
 PREROUTING and OUTPUT; these rules come before that. Connections that exist stay where they are,
 because the kernel looks at the table `nat` only for the first packet of a connection.
+
+It translates their further packets as long as it tracks connections, and it stops tracking those
+of an IP version with the last rule that needs it. So a rule that needs it takes the place of a
+redirect until the connections that were made through it are over.
 """
 
 import re
@@ -17,6 +21,8 @@ _HOOKS: Final = ("PREROUTING", "OUTPUT")
 """Chains of packets from other hosts and containers, and of those from this host."""
 _SUFFIX: Final = "-PORTS"
 _OURS: Final = re.compile(r"MESHD-[0-9a-f]{12}-PORTS")
+_TRACK: Final = "-p tcp -m conntrack --ctstate ESTABLISHED -m tcp --dport {port} -j RETURN"
+_RETURN: Final = "-j RETURN"
 _WILDCARDS: Final = frozenset(("0.0.0.0", "::"))
 
 
@@ -50,6 +56,22 @@ def port_rules(redirects: Iterable[PortRedirect], family: Family) -> list[str]:
     return found
 
 
+def tracking_rules(
+    chain: str, wanted: Iterable[PortRedirect], listing: str, connected: Collection[int]
+) -> list[str]:
+    """Return the rules that let the kernel track connections of earlier redirects: those whose
+    rules `listing` still has, and those to ports that are `connected`. They change nothing for a
+    packet."""
+    now = {each.target for each in wanted}
+    lines = [line for line in listing.splitlines() if line.startswith(f"-A {chain} ")]
+    kept = {
+        port
+        for line in lines
+        if (port := _target(line)) not in now and (port in connected or not line.endswith(_RETURN))
+    }
+    return [_TRACK.format(port=port) for port in sorted(kept)]
+
+
 def ports_table(chain: str, wanted: Sequence[str], listing: str) -> str | None:
     """Return the input for `iptables-restore --noflush` that makes the chain have the rules and
     come before the engine's; without rules, the input that removes the chain. None if `listing`,
@@ -78,21 +100,26 @@ def ports_table(chain: str, wanted: Sequence[str], listing: str) -> str | None:
     )
 
 
-def unused_port_chains(listing: str, chain: str, listening: Collection[int]) -> list[str]:
-    """Return the chains of other meshes that lead to ports on which nothing is `listening`: that
-    mesh ended without removing them."""
+def unused_port_chains(listing: str, chain: str, used: Collection[int]) -> list[str]:
+    """Return the chains of other meshes that lead to ports on which nothing listens and that have
+    no connections, so are not `used`: that mesh ended without removing them."""
     targets: dict[str, list[int]] = {}
     for line in listing.splitlines():
         words = line.split()
         if words[0] == "-N" and _OURS.fullmatch(words[1]) and words[1] != chain:
             targets[words[1]] = []
         elif words[0] == "-A" and words[1] in targets:
-            targets[words[1]].append(int(words[-1].rpartition(":")[2]))
+            targets[words[1]].append(_target(line))
     return [
-        name
-        for name, ports in targets.items()
-        if ports and not any(port in listening for port in ports)
+        name for name, ports in targets.items() if ports and not any(port in used for port in ports)
     ]
+
+
+def _target(line: str) -> int:
+    """Return the port that a rule leads to, or whose connections it keeps tracked."""
+    words = line.split()
+    last = words[words.index("--dport") + 1] if line.endswith(_RETURN) else words[-1]
+    return int(last.rpartition(":")[2])
 
 
 def _comes_first(chain: str, hook: str, lines: Sequence[str]) -> bool:

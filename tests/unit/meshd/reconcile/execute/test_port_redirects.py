@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from meshd.model.runtime import PortRedirect
+from meshd.model.runtime import PortRedirect, PortRedirects
 from meshd.reconcile.execute.port_redirects import REPEAT, PortRedirectWriter
 from meshd.runtime.base import RuntimeUnavailable
 from tests.fakes import virtual
@@ -14,9 +14,9 @@ def test_redirects_are_applied_and_repeated_while_there_are_any() -> None:
     calls: list[frozenset[PortRedirect]] = []
     wakes: list[int] = []
 
-    async def redirect(wanted: Collection[PortRedirect]) -> Collection[PortRedirect]:
+    async def redirect(wanted: Collection[PortRedirect]) -> PortRedirects:
         calls.append(frozenset(wanted))
-        return wanted
+        return PortRedirects(frozenset(wanted), settled=len(calls) != 5)
 
     async def scene() -> None:
         writer = PortRedirectWriter(redirect, lambda: wakes.append(1))
@@ -35,14 +35,14 @@ def test_redirects_are_applied_and_repeated_while_there_are_any() -> None:
         assert len(wakes) == 2, "nothing changed"
         writer.set_wanted(frozenset())
         await virtual.elapse(3 * REPEAT)
-        assert (len(calls), writer.applied) == (5, frozenset())
+        assert (len(calls), writer.applied) == (6, frozenset()), "until nothing is left"
         await writer.close()
 
     virtual.run(scene())
 
 
 def test_a_runtime_that_does_not_answer_applies_none() -> None:
-    async def redirect(wanted: Collection[PortRedirect]) -> Collection[PortRedirect]:
+    async def redirect(wanted: Collection[PortRedirect]) -> PortRedirects:
         raise RuntimeUnavailable("the engine does not answer")
 
     async def scene() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from meshd.model.event import Kind
 from meshd.model.runtime import PortRedirect
 from meshd.runtime.docker.addresses.port_redirection import PortRedirection
+from meshd.runtime.docker.addresses.port_rules import port_rules, ports_chain_of
 from meshd.runtime.docker.firewall_rules import Family
 from meshd.runtime.docker.iptables import IptablesError
 from tests.fakes import virtual
@@ -17,6 +18,8 @@ class Host:
 
     def __init__(self, *lacks: Family) -> None:
         self.lacks = lacks
+        self.tables: dict[Family, str] = {}
+        self.connected: set[int] = set()
         self.restored: list[tuple[Family, str]] = []
         self.events: list[tuple[Kind, str]] = []
         self.redirection = PortRedirection(
@@ -33,10 +36,13 @@ class Host:
     def listening_ports(self) -> set[int]:
         return set()
 
+    def connected_ports(self) -> set[int]:
+        return self.connected
+
     async def nat_listing(self, family: Family) -> str:
         if family in self.lacks:
             raise IptablesError("there is no table nat")
-        return ""
+        return self.tables.get(family, "")
 
     async def restore(self, family: Family, text: str) -> None:
         self.restored.append((family, text))
@@ -46,18 +52,43 @@ def test_redirects_of_both_versions_are_applied() -> None:
     host = Host()
 
     async def scene() -> None:
-        assert set(await host.redirection.apply([FOUR, SIX])) == {FOUR, SIX}
+        assert (await host.redirection.apply([FOUR, SIX])).applied == {FOUR, SIX}
 
     virtual.run(scene())
     assert [family for family, _ in host.restored] == ["IPv4", "IPv6"]
     assert host.events == []
 
 
+def test_the_kernel_tracks_connections_until_they_are_over() -> None:
+    chain = ports_chain_of("0123456789ab")
+    redirect, jump = port_rules([SIX], "IPv6")[0], f"-A OUTPUT -j {chain}"
+    track = "-p tcp -m conntrack --ctstate ESTABLISHED -m tcp --dport 15900 -j RETURN"
+    host = Host()
+
+    async def remove(rule: str, *, connected: bool) -> bool:
+        listing = [f"-N {chain}", f"-A PREROUTING -j {chain}", jump, f"-A {chain} {rule}"]
+        host.tables = {"IPv6": "\n".join(listing)}
+        host.connected = {15900} if connected else {443}
+        host.restored.clear()
+        return (await host.redirection.apply([])).settled
+
+    async def scene() -> None:
+        for connected in (True, False):  # one may be made just now
+            assert not await remove(redirect, connected=connected)
+            assert f"-A {chain} {track}" in host.restored[0][1]
+        assert not await remove(track, connected=True)
+        assert host.restored == []
+        assert await remove(track, connected=False)
+        assert f"-X {chain}" in host.restored[0][1]
+
+    virtual.run(scene())
+
+
 def test_a_version_that_cannot_be_redirected_is_reported() -> None:
     host = Host("IPv6")
 
     async def scene() -> None:
-        assert set(await host.redirection.apply([FOUR, SIX])) == {FOUR}
+        assert (await host.redirection.apply([FOUR, SIX])).applied == {FOUR}
 
     virtual.run(scene())
     assert [kind for kind, _ in host.events] == [Kind.PORT_GAP]
@@ -68,9 +99,9 @@ def test_missing_rights_are_reported_once_for_a_change() -> None:
 
     async def scene() -> None:
         for _ in range(3):
-            assert not await host.redirection.apply([FOUR])
+            assert not (await host.redirection.apply([FOUR])).applied
         assert len(host.events) == 1
-        assert not await host.redirection.apply([])
+        assert not (await host.redirection.apply([])).applied
         assert len(host.events) == 1, "there is nothing to remove"
         await host.redirection.apply([FOUR])
 

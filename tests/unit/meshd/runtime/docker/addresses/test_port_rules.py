@@ -7,6 +7,7 @@ from meshd.runtime.docker.addresses.port_rules import (
     port_rules,
     ports_chain_of,
     ports_table,
+    tracking_rules,
     unused_port_chains,
 )
 
@@ -78,3 +79,8 @@ def test_a_chain_that_leads_nowhere_was_left_by_another_mesh() -> None:
     assert unused_port_chains(UP, ports_chain_of("f" * 12), {80, 15901}) == []
     assert unused_port_chains(UP, ports_chain_of("f" * 12), {80}) == [CHAIN]
     assert unused_port_chains(UP, CHAIN, {80}) == []
+    kept = f"-N {CHAIN}\n" + "\n".join(
+        f"-A {CHAIN} {rule}" for rule in tracking_rules(CHAIN, [], UP, ())
+    )
+    assert unused_port_chains(kept, ports_chain_of("f" * 12), {80}) == [CHAIN]
+    assert unused_port_chains(kept, ports_chain_of("f" * 12), {15900}) == []
