@@ -1,4 +1,4 @@
-"""The part that the five services share: what a replica must do, limited concurrency, and faults.
+"""The part that the services share: what a replica must do, limited concurrency, and faults.
 
 A replica serves a limited number of requests at once and queues the rest, so its latency grows with
 the load like that of a real one. It sleeps instead of computing, because the load generator needs
@@ -140,6 +140,11 @@ def mesh_url(service: str) -> str:
     return os.environ.get(f"MESH_URL_{service.upper()}", f"http://{service}").rstrip("/")
 
 
+def listen_host() -> str:
+    """Return the address to listen on: $HOST, or all of a container, or loopback."""
+    return os.environ.get("HOST", "0.0.0.0" if os.path.exists("/.dockerenv") else "127.0.0.1")
+
+
 def work_from_environment(default: Work) -> Work:
     """Return the service's own values, overridden by WORK_MEAN_MS and WORK_CONCURRENCY."""
     return Work(
@@ -160,7 +165,7 @@ def serve(service: str, work: Work, build: Callable[[Replica], web.Application])
         app.router.add_post("/_fault", replica.fault)
     web.run_app(
         app,
-        host=os.environ.get("HOST", "0.0.0.0" if os.path.exists("/.dockerenv") else "127.0.0.1"),
+        host=listen_host(),
         port=int(os.environ.get("PORT", "8080")),
         shutdown_timeout=20.0,
         keepalive_timeout=75.0,

@@ -1,34 +1,19 @@
 """tracking: the position of the courier, as a stream of server-sent events.
 
-`GET /tracking/ORDER?seconds=N` → text/event-stream, one position every half second;
-`GET /tracking/ORDER/position` → the current position.
+The positions come from `couriers`, by gRPC through the mesh. `GET /tracking/ORDER?seconds=N` →
+text/event-stream, one position every half second; `GET /tracking/ORDER/position` → the current one.
 """
 
-import asyncio
 import json
-import math
-import time
-import zlib
+from collections.abc import AsyncIterator
 
+import grpc
 from aiohttp import web
 
-from demo_services.replica import Replica, Work, serve
+from demo_services.couriers import MAX_SECONDS, Couriers
+from demo_services.replica import Replica, Work, mesh_url, serve
 
-INTERVAL = 0.5
-"""Seconds between two positions."""
-MAX_SECONDS = 120.0
-"""Longest stream, so that a replica can always drain."""
-
-
-def position(order: str, now: float) -> dict[str, float]:
-    """Return the position of the courier of `order` at `now` (Unix time): on a circle around a
-    point in the city. It depends only on the order, so that every replica returns the same."""
-    seed = zlib.crc32(order.encode())
-    turn = (now / 60 + seed % 360) * math.tau / 6
-    return {
-        "lat": round(52.5 + (seed % 97) / 1000 + 0.004 * math.sin(turn), 6),
-        "lon": round(13.4 + (seed % 89) / 1000 + 0.006 * math.cos(turn), 6),
-    }
+COURIERS = web.AppKey("couriers", Couriers)
 
 
 def build(replica: Replica) -> web.Application:
@@ -36,7 +21,10 @@ def build(replica: Replica) -> web.Application:
 
     async def now(request: web.Request) -> web.Response:
         async with replica.busy():
-            where = position(request.match_info["order"], time.time())
+            try:
+                where = await request.app[COURIERS].locate(request.match_info["order"])
+            except grpc.RpcError as error:
+                raise web.HTTPBadGateway(text=describe(error)) from error
             return web.json_response({**where, "version": replica.version})
 
     async def stream(request: web.Request) -> web.StreamResponse:
@@ -50,19 +38,33 @@ def build(replica: Replica) -> web.Application:
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         )
         await response.prepare(request)
-        order, end = request.match_info["order"], time.monotonic() + seconds
-        while time.monotonic() < end:
-            event = {**position(order, time.time()), "version": replica.version}
-            await response.write(f"event: position\ndata: {json.dumps(event)}\n\n".encode())
-            await asyncio.sleep(INTERVAL)
-        await response.write(b"event: end\ndata: {}\n\n")
+        try:
+            async for where in request.app[COURIERS].follow(request.match_info["order"], seconds):
+                event = json.dumps({**where, "version": replica.version})
+                await response.write(f"event: position\ndata: {event}\n\n".encode())
+        except grpc.RpcError as error:
+            # Without the event `end` the client knows that the stream is not complete.
+            await response.write(f"event: error\ndata: {describe(error)}\n\n".encode())
+        else:
+            await response.write(b"event: end\ndata: {}\n\n")
         await response.write_eof()
         return response
 
+    async def couriers(app: web.Application) -> AsyncIterator[None]:
+        app[COURIERS] = Couriers(mesh_url("couriers"))
+        yield
+        await app[COURIERS].close()
+
     app = web.Application()
+    app.cleanup_ctx.append(couriers)
     app.router.add_get("/tracking/{order}", stream)
     app.router.add_get("/tracking/{order}/position", now)
     return app
+
+
+def describe(error: grpc.RpcError) -> str:
+    """Return what a failed call of `couriers` said, as one line."""
+    return f"couriers answered {error.code().name}: {' '.join(error.details().split())}"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from demo_services import (
     actions,
     auth,
     catalogue,
+    couriers,
     document_store,
     orders,
     payments,
@@ -127,6 +128,33 @@ async def test_an_order_names_the_service_that_failed(
         assert "auth did not answer" in await answer.text()
 
 
+@pytest.fixture
+async def courier_service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Replica]:
+    """A running replica of `couriers`, which `tracking` finds."""
+    made = replica()
+    server = couriers.build(made)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    monkeypatch.setenv("MESH_URL_COURIERS", f"http://127.0.0.1:{port}")
+    yield made
+    await server.stop(0)
+
+
+async def test_tracking_asks_couriers_for_a_position(courier_service: Replica) -> None:
+    async for http in client(tracking.build(replica())):
+        answer = await (await http.get("/tracking/abc/position")).json()
+        assert answer["lat"] == pytest.approx(52.55, abs=0.1)
+        assert (answer["couriers"], answer["version"]) == ("1", "1")
+        courier_service.faults.failing = 1
+        failed = await http.get("/tracking/abc/position")
+        assert (failed.status, await failed.text()) == (
+            502, "couriers answered INTERNAL: injected fault"
+        )  # fmt: skip
+        cut = await (await http.get("/tracking/abc?seconds=1")).text()
+        assert cut == "event: error\ndata: couriers answered INTERNAL: injected fault\n\n"
+
+
+@pytest.mark.usefixtures("courier_service")
 async def test_tracking_streams_positions_and_a_final_event() -> None:
     async for http in client(tracking.build(replica())):
         started = time.monotonic()

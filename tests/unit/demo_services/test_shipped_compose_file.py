@@ -24,9 +24,13 @@ def test_meshd_adopts_each_service_of_the_application(name: str) -> None:
     assert service.mesh.scale.max > service.mesh.scale.min
     assert service.mesh.scale.objective or service.mesh.scale.concurrency
     routes = [str(route) for route in service.mesh.routes]
-    assert routes == ([] if name == "payments" else [f"/{name}"])
-    assert service.mesh.allow == (("orders",) if name == "payments" else None)
-    assert service.mesh.health.path == "/healthz"
+    caller = {"payments": "orders", "couriers": "tracking"}.get(name)
+    assert routes == ([] if caller else [f"/{name}"])
+    assert service.mesh.allow == ((caller,) if caller else None)
+    if name == "couriers":
+        assert (service.mesh.protocol, service.mesh.health.type) == ("h2c", "grpc")
+    else:
+        assert service.mesh.health.path == "/healthz"
 
 
 def test_every_called_service_resolves_to_the_mesh() -> None:
