@@ -23,6 +23,7 @@ from proxy.http2.codec import (
     DataReceived,
     ErrorCode,
     Event,
+    GoAwayReceived,
     PingAcknowledged,
     PingReceived,
     PriorityUpdateReceived,
@@ -101,6 +102,7 @@ class Http2Connection(ClientSink):
 
     __slots__ = (
         "_budget",
+        "_client_ends",
         "_full",
         "_guard",
         "_hop",
@@ -134,6 +136,7 @@ class Http2Connection(ClientSink):
         self.transport: asyncio.Transport | None = None
         self.streams: dict[int, Http2Stream] = {}
         self._budget = FrameBudget(plane.clock())
+        self._client_ends = False
         self._guard = FrameGuard()
         self._touched: set[Http2Stream] = set()
         self._stage = _NEW
@@ -231,7 +234,7 @@ class Http2Connection(ClientSink):
                         index += 1
                 self._begin(event, body, now)
             elif isinstance(event, StreamClosed):
-                self._close_stream(event.stream_id, now)
+                self._close_stream(event.stream_id, event.error_code, now)
             elif isinstance(event, DataReceived):
                 self._read_data(event, now)
             else:
@@ -259,7 +262,12 @@ class Http2Connection(ClientSink):
         elif isinstance(event, PingAcknowledged):
             if self._stage == _LEAVING:
                 self._take_last_streams()
+        elif isinstance(event, GoAwayReceived):
+            self._client_ends = True
         elif isinstance(event, ConnectionClosed):
+            if event.error_code and not self._client_ends and self._stage != _ENDED:
+                text = event.debug_data.decode("ascii", "replace")
+                self._record_rejected(text or f"error {event.error_code} of HTTP/2")
             self._end()
         if not acceptable:
             self._punish()
@@ -345,7 +353,7 @@ class Http2Connection(ClientSink):
         known = dict(fields)
         method = known.get(b":method", b"")
         line = b"%b %b HTTP/2" % (method, known.get(b":path", b""))
-        accounting.record_rejected(plane, self.peer, bad.status, line)
+        accounting.record_rejected(plane, self.peer, bad.status, line, bad.reason)
         head, _, body = build_response(
             bad.status,
             bad.reason,
@@ -371,10 +379,13 @@ class Http2Connection(ClientSink):
         else:
             stream.data_received(data, complete=complete)
 
-    def _close_stream(self, number: int, now: float) -> None:
-        """Forget a stream that has ended on both sides, or that was reset."""
+    def _close_stream(self, number: int, code: int, now: float) -> None:
+        """Forget a stream that has ended on both sides, or that was reset. One that is unknown was
+        refused by the codec: its request was not valid."""
         stream = self.streams.pop(number, None)
         if stream is None:
+            if code == ErrorCode.PROTOCOL_ERROR and self._stage != _ENDED:
+                self._record_rejected("a request that HTTP/2 forbids")
             return
         self.plane.stream_over(stream)
         self._touched.discard(stream)
@@ -490,7 +501,14 @@ class Http2Connection(ClientSink):
         """End the connection of a client that sends a flood."""
         self.codec.terminate(ErrorCode.ENHANCE_YOUR_CALM)
 
+    def _record_rejected(self, detail: str) -> None:
+        """Count and log a request, or other bytes, that the codec refused. Its fields are not
+        known."""
+        accounting.record_rejected(self.plane, self.peer, 400, b"  HTTP/2", detail)
+
     def _fail(self, failed: ConnectionFailed) -> None:
+        if self._stage != _ENDED:
+            self._record_rejected(str(failed))
         if self.transport is not None:
             self.transport.write(failed.last_bytes)
         self._end()

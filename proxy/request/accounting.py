@@ -1,7 +1,7 @@
 """Counters, histograms, access log and span of an exchange that has ended.
 
-`Exchange.leave` calls `record`, the fast path `log_fast_path`; `Downstream` calls
-`record_rejected` for bytes that are not a valid request.
+`Exchange.leave` calls `record`, the fast path `log_fast_path`; `Downstream` and
+`Http2Connection` call `record_rejected` for bytes that are not a valid request.
 """
 
 import time
@@ -140,9 +140,9 @@ def log_fast_path(
             _log(exchange, log, now, status, size, now)
 
 
-def record_rejected(plane: "DataPlane", peer: str, status: int, data: bytes) -> None:
-    """Count and log bytes that were rejected before they were a request; `data` is what was
-    received."""
+def record_rejected(plane: "DataPlane", peer: str, status: int, data: bytes, detail: str) -> None:
+    """Count and log bytes that were rejected before they were a request. `data` is what was
+    received, `detail` what is wrong with it."""
     reason = failure.from_status(status).reason
     plane.count_refused(reason)
     log = plane.access_log
@@ -160,6 +160,7 @@ def record_rejected(plane: "DataPlane", peer: str, status: int, data: bytes) -> 
             version=version,
             status=status,
             failure=reason,
+            detail=detail,
         )
     )
 

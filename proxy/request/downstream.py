@@ -484,7 +484,7 @@ class Downstream(ClientSink):
         be read, it decides the form of the response."""
         if self.transport is None:
             return
-        accounting.record_rejected(self._plane, self.peer, bad.status, data)
+        accounting.record_rejected(self._plane, self.peer, bad.status, data, bad.reason)
         lines = data[: limits.REQUEST_HEAD].partition(END)[0].split(b"\r\n")
         accept = find_field(lines, b"accept")
         self.transport.write(

@@ -235,6 +235,7 @@ def test_refused_requests_are_in_the_access_log(
         assert [line["status"] for line in lines] == [400, 414, 400]
         assert [line["failure"] for line in lines] == ["bad-request", "too-long", "bad-request"]
         assert (lines[0]["method"], lines[0]["version"]) == ("GET", "HTTP/1.1")
+        assert lines[0]["detail"] == "a malformed header field name"
     else:
         assert '"GET /named HTTP/1.1" 400' in named
         assert "\\x16\\x03\\x01" in garbage

@@ -1,6 +1,8 @@
 """HTTP/2 from clients with prior knowledge: each stream is an exchange like any other."""
 
 import asyncio
+import contextlib
+import json
 from typing import cast
 
 import pytest
@@ -259,6 +261,58 @@ async def test_the_access_log_says_http2() -> None:
         lines = log.take().decode().splitlines()
     assert len(lines) == 4
     assert all('"version":"HTTP/2"' in line for line in lines)
+
+
+@on_uvloop
+async def test_refused_requests_are_counted_and_logged() -> None:
+    """By the translation, by the codec with the stream, and by the codec with the connection."""
+    log = AccessLog("json", 1.0)
+    many = [(b"x-%d" % number, b"v" * 100) for number in range(1100)]
+    async with http2_scene({"access_log": log}) as s:
+        await s.serve(answers(OK))
+        async with http2_client(s) as client:
+            assert (await client.get(b"/a", fields=[(b"host", b"other.test")])).status == 400
+            fields = [(b"x-long", b"v" * 70_000)]
+            assert (await client.get(b"/b", fields=fields)).status == 431
+            reset = await client.get(b"/c", fields=[(b"connection", b"close")])
+            assert (reset.status, reset.code) == (0, ErrorCode.PROTOCOL_ERROR)
+            assert (await client.get(b"/d")).status == 200
+            stream = await client.request(path=b"/gone", complete=False)
+            client.codec.reset(stream, ErrorCode.PROTOCOL_ERROR)
+            assert (await client.get(b"/d")).status == 200
+            with contextlib.suppress(ConnectionError):
+                await client.get(b"/e", fields=many)
+            await client.until_closed()
+        async with http2_client(s) as client:
+            await client.get(b"/f")
+            await client.send(bytes(9))  # DATA on stream 0
+            await client.until_closed()
+        async with http2_client(s) as client:
+            await client.get(b"/f")
+            client.codec.terminate(ErrorCode.INTERNAL_ERROR)
+            await client.flush()
+            await client.until_closed()
+        lines = [json.loads(line) for line in log.take().decode().splitlines()]
+        report = s.plane.report(0, 1)
+    seen = [(each["status"], each["target"], each.get("failure", "")) for each in lines]
+    # A stream that the client resets is no refused request.
+    seen = [each for each in seen if each[1] != "/gone"]
+    assert sorted(seen) == [
+        (200, "/d", ""),
+        (200, "/d", ""),
+        (200, "/f", ""),
+        (200, "/f", ""),
+        (400, "", "bad-request"),
+        (400, "", "bad-request"),
+        (400, "", "bad-request"),
+        (400, "/a", "bad-request"),
+        (431, "/b", "too-long"),
+    ]
+    assert all(each["version"] == "HTTP/2" and each["client"] == "127.0.0.1" for each in lines)
+    details = {each["detail"] for each in lines if each["status"] == 400}
+    assert "a request that HTTP/2 forbids" in details
+    assert "DATA: stream_id == 0" in details
+    assert report.refused == {"bad-request": 4, "too-long": 1}
 
 
 @on_uvloop
