@@ -138,11 +138,13 @@ class ServerContexts:
         return found and found[1]
 
     def use_ticket_secrets(self, secrets: tuple[bytes, ...]) -> bool:
-        """Derive the ticket keys from a secret that all workers share. Return False without the
-        binding: each context keeps its own random keys then."""
+        """Derive the ticket keys from secrets that all workers share, the current one first. Return
+        False without the binding: each context keeps its own random keys then."""
         self._secrets = secrets
         # Tickets are made and read with the keys of the context that a connection began with.
-        return not secrets or openssl.set_ticket_keys(self.default, self._ticket_keys(secrets[0]))
+        return not secrets or openssl.set_ticket_keys(
+            self.default, [self._ticket_keys(each) for each in secrets]
+        )
 
     def _ticket_keys(self, secret: bytes) -> bytes:
         """Keys for this listener: a session of a listener with other rules for client certificates

@@ -7,8 +7,10 @@ does not fit, `is_available` says so and nothing is called.
 
 import ctypes
 import functools
+import os
 import ssl
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 TICKET_KEY_BYTES: Final = 80
@@ -18,6 +20,16 @@ GROUPS: Final = b"X25519:P-256:P-384"
 """Groups for the key exchange: Mozilla's intermediate settings."""
 _SET_TICKET_KEYS: Final = 59
 """SSL_CTRL_SET_TLSEXT_TICKET_KEYS (openssl/ssl.h)."""
+_SET_TICKET_CALLBACK: Final = 72
+"""SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB (openssl/ssl.h)."""
+_KEY_NAME: Final = slice(0, 16)
+"""Where ticket keys have the name, by which a ticket says which keys it was made with."""
+_MAC_KEY: Final = slice(16, 48)
+"""The same of the key for the MAC."""
+_CIPHER_KEY: Final = slice(48, 80)
+"""The same of the key for AES-256."""
+_IV_BYTES: Final = 16
+"""The block size of AES."""
 _SET_GROUPS_LIST: Final = 92
 """SSL_CTRL_SET_GROUPS_LIST (openssl/ssl.h)."""
 _POINTER_OFFSET: Final = object.__basicsize__
@@ -32,10 +44,92 @@ def is_available() -> bool:
     return _library() is not None
 
 
-def set_ticket_keys(context: ssl.SSLContext, keys: bytes) -> bool:
-    """Set the keys of session tickets. Return False, with nothing changed, without the binding."""
-    assert len(keys) == TICKET_KEY_BYTES
-    return _control(context, _SET_TICKET_KEYS, len(keys), keys)
+def set_ticket_keys(context: ssl.SSLContext, keys: Sequence[bytes]) -> bool:
+    """Set the keys of session tickets. New tickets are made with the first ones; those made with
+    others are accepted, and the client gets a new one. Return False without the binding."""
+    assert all(len(each) == TICKET_KEY_BYTES for each in keys)
+    if not _control(context, _SET_TICKET_KEYS, TICKET_KEY_BYTES, keys[0]):
+        return False
+    pointer = _pointer(context)
+    assert pointer is not None
+    chosen = _TICKET_KEYS.get(pointer)
+    if chosen is not None:
+        chosen.keys = tuple(keys)
+    if len(keys) > 1:
+        if chosen is None:
+            chosen = _TICKET_KEYS[pointer] = _TicketKeys(tuple(keys))
+        _library().SSL_CTX_callback_ctrl(pointer, _SET_TICKET_CALLBACK, chosen.callback)
+    return True
+
+
+class _TicketKeys:
+    """Chooses the keys of a ticket for OpenSSL, which by itself knows only one set of keys. What it
+    does is what OpenSSL does with its own (SSL_CTX_set_tlsext_ticket_key_cb).
+
+    - `keys`: the current ones first
+    - `callback`: the function that OpenSSL calls
+    """
+
+    def __init__(self, keys: tuple[bytes, ...]) -> None:
+        self.keys = keys
+        self.callback = _TICKET_CALLBACK(self._choose)
+
+    def _choose(
+        self, connection: int, name: int, vector: int, cipher: int, mac: int, encrypts: int
+    ) -> int:
+        """Prepare the encryption of a new ticket, or the decryption of a received one. Return 1; 2
+        if the ticket shall be renewed; 0 if its keys are not known; -1 after an error."""
+        del connection
+        calls = _ticket_calls()
+        if encrypts:
+            key = self.keys[0]
+            fresh = os.urandom(_IV_BYTES)
+            ctypes.memmove(name, key, 16)
+            ctypes.memmove(vector, fresh, _IV_BYTES)
+            done = calls.EVP_EncryptInit_ex(
+                cipher, calls.EVP_aes_256_cbc(), None, key[_CIPHER_KEY], fresh
+            )
+            return 1 if done and self._start_mac(calls, mac, key) else -1
+        found = ctypes.string_at(name, 16)
+        for index, key in enumerate(self.keys):
+            if key[_KEY_NAME] == found:
+                given = ctypes.string_at(vector, _IV_BYTES)
+                done = calls.EVP_DecryptInit_ex(
+                    cipher, calls.EVP_aes_256_cbc(), None, key[_CIPHER_KEY], given
+                )
+                return (2 if index else 1) if done and self._start_mac(calls, mac, key) else -1
+        return 0
+
+    @staticmethod
+    def _start_mac(calls: Any, mac: int, key: bytes) -> bool:
+        return bool(calls.HMAC_Init_ex(mac, key[_MAC_KEY], 32, calls.EVP_sha256(), None))
+
+
+_TICKET_CALLBACK: Final = ctypes.CFUNCTYPE(
+    ctypes.c_int,
+    ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
+    ctypes.c_int,
+)  # fmt: skip
+_TICKET_KEYS: Final[dict[int, _TicketKeys]] = {}
+"""By the address of the context in OpenSSL. Nothing is ever removed: connections may use a context
+longer than Python does. A later context at the same address takes the entry over."""
+
+
+@functools.cache
+def _ticket_calls() -> Any:
+    """The calls of OpenSSL that `_TicketKeys` makes. They are short and keep the interpreter's
+    lock. Raises AttributeError where OpenSSL lacks one."""
+    import _ssl
+
+    calls = ctypes.PyDLL(getattr(_ssl, "__file__", None))
+    pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
+    for made in (calls.EVP_aes_256_cbc, calls.EVP_sha256):
+        made.argtypes, made.restype = (), pointer
+    for made in (calls.EVP_EncryptInit_ex, calls.EVP_DecryptInit_ex):
+        made.argtypes, made.restype = (pointer, pointer, pointer, text, text), number
+    calls.HMAC_Init_ex.argtypes = (pointer, text, number, pointer, pointer)
+    calls.HMAC_Init_ex.restype = number
+    return calls
 
 
 def set_groups(context: ssl.SSLContext) -> bool:
@@ -69,9 +163,12 @@ def _library() -> Any:
             ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_char_p,
         )  # fmt: skip
         library.SSL_CTX_ctrl.restype = ctypes.c_long
+        library.SSL_CTX_callback_ctrl.argtypes = (ctypes.c_void_p, ctypes.c_int, _TICKET_CALLBACK)
+        library.SSL_CTX_callback_ctrl.restype = ctypes.c_long
         library.SSL_CTX_get_options.argtypes = (ctypes.c_void_p,)
         library.SSL_CTX_get_options.restype = ctypes.c_uint64
         library.OpenSSL_version_num.restype = ctypes.c_ulong
+        _ticket_calls()
     except (ImportError, OSError, AttributeError):
         return None
     if library.OpenSSL_version_num() != ssl.OPENSSL_VERSION_NUMBER:

@@ -139,6 +139,35 @@ def test_a_session_is_resumed_at_another_worker(
     assert resumed.served == (name,)
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_ticket_of_the_secret_before_is_accepted_and_renewed(
+    authority: Authority, version: ssl.TLSVersion
+) -> None:
+    """On all workers, also on one that started after the rotation; two rotations end it."""
+    first, second, third = b"1" * 64, b"2" * 64, b"3" * 64
+    issued = files(authority.issue("shop", "shop.test"))
+    client = authority.client_context()
+    client.maximum_version = version
+    old, new = contexts(issued), contexts(issued)
+    assert old.use_ticket_secrets((first,))
+    session = Handshaken(old.default, client).client.session
+    for worker in (old, new):
+        assert worker.use_ticket_secrets((second, first))
+    renewed = []
+    for worker in (old, new):
+        resumed = Handshaken(worker.default, client, session=session)
+        assert resumed.server.session_reused
+        renewed.append(resumed.client.session)
+    for worker in (old, new):
+        assert worker.use_ticket_secrets((third, second))
+        assert not Handshaken(worker.default, client, session=session).server.session_reused
+        for each in renewed:
+            assert Handshaken(worker.default, client, session=each).server.session_reused
+    stranger = contexts(issued)
+    assert stranger.use_ticket_secrets((b"4" * 64, b"5" * 64))
+    assert not Handshaken(stranger.default, client, session=renewed[0]).server.session_reused
+
+
 def test_sessions_of_other_rules_are_not_resumed(authority: Authority) -> None:
     """A session without a client certificate must not open a listener that requires one."""
     issued = files(authority.issue("shop", "shop.test"))
@@ -193,7 +222,7 @@ def test_the_binding_is_checked_before_it_is_used() -> None:
     assert openssl.is_available()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     assert openssl.set_groups(context)
-    assert openssl.set_ticket_keys(context, b"k" * openssl.TICKET_KEY_BYTES)
+    assert openssl.set_ticket_keys(context, [b"k" * openssl.TICKET_KEY_BYTES])
 
 
 def test_without_the_binding_each_worker_has_its_own_keys(
