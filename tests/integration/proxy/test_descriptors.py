@@ -6,12 +6,14 @@ import re
 import socket
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.request import connection_pool
 from proxy.wire.snapshot import Limits
+from tests.support.certificate_authority import Authority
 from tests.support.ports import free_port
 from tests.support.proxy_policies import service_report
 from tests.support.proxy_scene import OK, answers, get, on_uvloop, post, scene
@@ -80,6 +82,56 @@ def test_clients_wait_and_connected_ones_are_served(
         origin.close()
     logged = capfd.readouterr().err
     assert "the limit of open files is 120): accepting connections is paused" in logged
+
+
+def test_tls_clients_wait_and_connected_ones_are_served(
+    clients: list[Wire], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Clients whose handshake is not complete take descriptors too."""
+    authority = Authority(tmp_path)
+    authority.issue("localhost")
+    context = authority.client_context()
+    file = tmp_path / "front.yml"
+    file.write_text(
+        "tls: {cert: localhost.pem, key: localhost.key, handshakes_per_address: 0,"
+        " handshake_timeout: 200s}\n"
+    )
+    origin = Origin()
+    origin.play(hello)
+    admin = free_port()
+    flags = ("--drain", "0s", "--admin", f"127.0.0.1:{admin}", "--config", str(file))
+    proxy = Proxy([origin.port], *flags, files=LIMIT)
+
+    def encrypt(client: Wire) -> Wire:
+        return Wire(context.wrap_socket(client.sock, server_hostname="localhost"))
+
+    try:
+        connected = [encrypt(proxy.connect()) for _ in range(5)]
+        clients += connected
+        waiting = [proxy.connect() for _ in range(150)]
+        clients += waiting
+        wait_until_blocking(
+            lambda: counted(admin, "meshd_descriptor_shortages", 'what="accept"') > 0,
+            5, "accepting is paused", interval=0.2,
+        )  # fmt: skip
+        for client in connected:
+            client.send(raw_get())
+            assert client.response().status == 200
+            client.close()
+        for client in waiting:
+            encrypted = encrypt(client)
+            encrypted.send(raw_get())
+            assert encrypted.response().status == 200
+            encrypted.close()
+        assert counted(admin, "meshd_ejections") == 0
+        wait_until_blocking(
+            lambda: counted(admin, "meshd_tls_handshakes", 'outcome="complete"') == 155,
+            5, "all handshakes are counted", interval=0.2,
+        )  # fmt: skip
+    finally:
+        proxy.stop()
+        origin.close()
+    assert "accepting connections is paused" in capfd.readouterr().err
 
 
 class Shortage:
