@@ -1,4 +1,4 @@
-"""A replica that speaks gRPC, for tests. Runs as a program of its own, with `grpcio` only.
+"""A replica that speaks gRPC, for tests. Runs as a separate program, with `grpcio` only.
 
 Listens on $PORT, answers health checks, and on SIGTERM finishes its calls. Service $SERVICE has the
 methods `Version` (unary) and `Follow` (a stream of as many answers as the request says, one each

@@ -295,7 +295,7 @@ async def test_refused_requests_are_counted_and_logged() -> None:
         lines = [json.loads(line) for line in log.take().decode().splitlines()]
         report = s.plane.report(0, 1)
     seen = [(each["status"], each["target"], each.get("failure", "")) for each in lines]
-    # A stream that the client resets is no refused request.
+    # A stream that the client resets does not count as refused.
     seen = [each for each in seen if each[1] != "/gone"]
     assert sorted(seen) == [
         (200, "/d", ""),

@@ -149,7 +149,7 @@ async def test_revisions_that_answer_with_failures_are_rolled_back(mesh: TestMes
         assert found["outcome"] == "rolled-back", found
         assert "of its requests failed" in found["cause"], found
         assert (await mesh.service(name))["ready"] == 2
-    # An answer about the caller's request is no failure of the revision.
+    # An answer about the request of the caller does not count against the revision.
     assert (await release("absent"))["outcome"] == "done"
     print(lost, broken, absent)
     assert set(broken.failures) == {"INTERNAL: a fault"}
