@@ -115,25 +115,35 @@ class PortChanges:
     ipv6: bool
     plan: PortPlan = field(default_factory=PortPlan)
     _ports: dict[str, tuple[HostPort, str]] = field(default_factory=dict)
+    _sharing: dict[str, list[HostPort]] = field(default_factory=dict)
     _settled: tuple[Listener, ...] = ()
     _changes: dict[str, PortChange] = field(default_factory=dict)
     _seen: bool = False
 
     def set_ports(self, ports: Iterable[HostPort]) -> None:
         """Take the ports that services publish."""
-        self._ports = {
-            _address(host, port.port): (port, host)
-            for port in ports
-            if port.protocol == "tcp"
-            for host in listen_addresses(port, ipv6=self.ipv6)
-        }
+        self._ports, self._sharing = {}, {}
+        for port in ports:
+            if port.protocol == "tcp":
+                for host in listen_addresses(port, ipv6=self.ipv6):
+                    address = _address(host, port.port)
+                    self._ports.setdefault(address, (port, host))
+                    self._sharing.setdefault(address, []).append(port)
         self._settled = tuple(
-            Listener(address, "published", service=port.name)
+            self._listener(address, address)
             for address, (port, _) in sorted(self._ports.items())
             if not port.plain
         )
         self._changes = {at: each for at, each in self._changes.items() if at in self._ports}
         self.plan = replace(self.plan, listeners=self._settled)
+
+    def _listener(self, at: str, address: str) -> Listener:
+        """Return a listener at `at` for the ports that are published at `address`: several if they
+        are for different server names."""
+        sharing = self._sharing[address]
+        names = ((name, port.name) for port in sharing for name in port.sni or ())
+        rest = next((port.name for port in sharing if not port.sni), "")
+        return Listener(at, "published", service=rest, server_names=tuple(sorted(names)))
 
     @property
     def is_idle(self) -> bool:
@@ -195,12 +205,12 @@ class PortChanges:
         for address, change in self._changes.items():
             if change.step is not Step.FAILED:
                 stand_in = change.stand_in_address
-                listeners[stand_in] = Listener(stand_in, "published", service=change.port.name)
+                listeners[stand_in] = self._listener(stand_in, address)
                 if change.step is not Step.CLOSING and stand_in in facts.open:
                     redirects.add(change.redirect)
             if change.port.plain:
                 if _keeps_open(change, address, facts, now):
-                    listeners[address] = Listener(address, "published", service=change.port.name)
+                    listeners[address] = self._listener(address, address)
                 waits = address in facts.open and change.step is not Step.CLOSING
             else:
                 waits = change.step is Step.OPENING

@@ -15,6 +15,7 @@ from meshd.spec.model import Project, PublishedPort, Service
 
 FREE_PORTS: Final = range(49153, 65536)
 """Ports for services that leave the choice to the host; the engine uses the same range."""
+_SNI_HINT: Final = ", or give both different server names: x-mesh.tcp: [{port: …, sni: …}]"
 _WILDCARDS: Final = frozenset(("", "0.0.0.0", "::"))
 
 
@@ -25,6 +26,8 @@ class HostPort:
     - `service`: key of the service; `plain`: whether the engine opens the port for it.
     - `target`: port of the container; `name`: name of that port of the service in the snapshot.
     - `host`: address of the host; empty for all addresses.
+    - `sni`: server names of TLS clients that the port is for; empty for all that no other one is
+      for. None if it is not passed on as TCP.
     """
 
     service: str
@@ -34,6 +37,7 @@ class HostPort:
     host: str
     port: int
     protocol: str
+    sni: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         where = _address(self.host, self.port) if self.host else self.port
@@ -46,6 +50,18 @@ class HostPort:
 
     def overlaps(self, other: "HostPort") -> bool:
         """Return whether both cannot be open at the same time."""
+        return self.is_at_place_of(other) and not self._shares(other)
+
+    def _shares(self, other: "HostPort") -> bool:
+        """Whether the server names that TLS clients ask for distinguish the two."""
+        if self.host != other.host or self.by_engine or other.by_engine:
+            return False
+        if self.sni is None or other.sni is None or not (self.sni or other.sni):
+            return False
+        return not set(self.sni) & set(other.sni)
+
+    def is_at_place_of(self, other: "HostPort") -> bool:
+        """Return whether both are at the same port of the same address."""
         if (self.port, self.protocol) != (other.port, other.protocol):
             return False
         if self.host == other.host or not self.host or not other.host:
@@ -71,7 +87,7 @@ def list_host_ports(projects: Iterable[Project]) -> tuple[HostPort, ...]:
     for key, service, port in sorted(open_choices, key=lambda each: (each[0], each[2].target)):
         for candidate in _candidates(key, port):
             chosen = _host_port(key, service, port, candidate)
-            if not any(chosen.overlaps(other) for other in found):
+            if not any(chosen.is_at_place_of(other) for other in found):
                 found.append(chosen)
                 break
     return tuple(found)
@@ -115,7 +131,7 @@ def find_port_conflicts(project: Project, others: Sequence[Project]) -> list[str
             by = by.partition("/")[2] if by.startswith(f"{project.name}/") else by
             problems.append(
                 f"service {name}: port {port} of the host is already published by {by}; publish "
-                "another port"
+                f"another port{_SNI_HINT if port.sni is not None else ''}"
             )
         elif port.by_engine:
             problems += _engine_port_problems(services[port.service], port)
@@ -150,7 +166,11 @@ def _address(host: str, port: int) -> str:
 
 def _host_port(key: str, service: Service, port: PublishedPort, number: int) -> HostPort:
     name = key if port.target == service.port else port_key(key, port.target)
-    return HostPort(key, service.plain, port.target, name, port.host_ip, number, port.protocol)
+    sni = None
+    if port.protocol == "tcp" and service.is_passthrough(port.target):
+        given = {each.port: each.sni for each in service.mesh.tcp or ()}
+        sni = given.get(port.target, ())
+    return HostPort(key, service.plain, port.target, name, port.host_ip, number, port.protocol, sni)
 
 
 def _candidates(key: str, port: PublishedPort) -> Iterable[int]:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from meshd.spec.model import Mesh, PortPolicies, TcpPortSpec, UpstreamSpec
 from meshd.spec.model.base import ServiceName
 from meshd.spec.model.service import DEFAULT_PORT
-from meshd.spec.reader import shorthand
+from meshd.spec.model.tcp_port import check_sni
 from meshd.standalone.upstream_address import UpstreamAddress
 from proxy.ipc import address
 
@@ -63,9 +63,7 @@ class TcpPort(PortPolicies):
     @field_validator("sni")
     @classmethod
     def _check_sni(cls, value: str) -> str:
-        if value == "*":
-            raise ValueError("'*' means no sni; leave it out")
-        return shorthand.check_host(value) if value else ""
+        return check_sni(value) if value else ""
 
     @field_validator("name")
     @classmethod

@@ -5,10 +5,23 @@ Part of `meshd.spec.model.mesh`; the TCP ports of the stand-alone proxy have the
 
 from typing import Any
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from meshd.spec.model.base import Model, Port
 from meshd.spec.model.traffic import Balance, EjectSpec, LimitsSpec, ParkingSpec, Retries, Timeouts
+from meshd.spec.reader import shorthand
+
+
+def check_sni(value: str) -> str:
+    """Return a server name, exact or `*.suffix`, in lower case. Raises ValueError."""
+    if value == "*":
+        raise ValueError("'*' means no sni; leave it out")
+    return shorthand.check_host(value)
 
 
 class PortPolicies(Model):
@@ -34,11 +47,22 @@ class TcpPortSpec(PortPolicies):
     """A port of replicas that does not speak HTTP. Short: its number.
 
     - `port`: the port of the replicas
+    - `sni`: server names, exact or `*.suffix`, that clients of TLS must ask for where the port is
+      published; services with different names may publish the same port of the host. Default: all
+      connections, or those that no other service at that port is for
     - `balance`, `timeouts`, `retries`, `limits`, `parking`, `eject`: policies of the port. Default:
       those of the service
     """
 
     port: Port
+    sni: tuple[str, ...] = ()
+
+    _many_names = field_validator("sni", mode="before")(shorthand.wrap_in_list)
+
+    @field_validator("sni")
+    @classmethod
+    def _check_sni(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(map(check_sni, value)))
 
     @model_validator(mode="before")
     @classmethod
@@ -47,5 +71,5 @@ class TcpPortSpec(PortPolicies):
 
     @model_serializer(mode="wrap")
     def _shorten(self, handler: SerializerFunctionWrapHandler) -> int | dict[str, Any]:
-        """Write a port without policies as its number, as earlier versions did."""
-        return handler(self) if self.sections() else self.port
+        """Write a port alone as its number, as earlier versions did."""
+        return handler(self) if self.sections() or self.sni else self.port

@@ -196,6 +196,7 @@ class _ServiceReader:
         )
         service_checks.check_port(at, read)
         service_checks.check_upstream(at, read)
+        service_checks.check_server_names(at, read)
         service_checks.check_container_name(at, read)
         service_checks.check_networks(at, read)
         service_checks.warn_of_order(at, read)

@@ -59,6 +59,17 @@ def check_upstream(at: Cursor, service: Service) -> None:
         )
 
 
+def check_server_names(at: Cursor, service: Service) -> None:
+    """Record server names of TCP ports that are not published: they apply at the host only."""
+    published = {each.target for each in service.ports if each.protocol == "tcp"}
+    for each in service.mesh.tcp or ():
+        if each.sni and each.port not in published:
+            at.add_problem(
+                f"tcp: port {each.port} has sni, which applies where the port is published; add it "
+                f'to ports, e.g. "443:{each.port}"'
+            )
+
+
 def check_networks(at: Cursor, service: Service) -> None:
     """Record keys of networks that exclude each other, or that keep the mesh from reaching the
     replicas of a service that it manages."""

@@ -7,6 +7,7 @@ import pytest
 from meshd.model.runtime import PortRedirect
 from meshd.publish.port_changes import LINGER, PATIENCE, TAKE_OVER, PortChanges, PortFacts, PortPlan
 from meshd.publish.published_ports import HostPort
+from proxy.wire.snapshot import Listener
 
 KEY = "shop/web"
 PORT = "0.0.0.0:8080"
@@ -220,3 +221,17 @@ def test_a_service_that_is_removed_in_the_middle_leaves_no_redirect(plain: bool)
     scene.run(0.1)
     assert (scene.led, scene.open) == ([], set())
     assert scene.changes.is_idle
+
+
+def test_ports_with_server_names_share_a_listener() -> None:
+    def port(name: str, *sni: str) -> HostPort:
+        return HostPort(name, False, 443, name, "", 8443, "tcp", sni)
+
+    changes = PortChanges(ipv6=False)
+    changes.set_ports([port("shop/b", "b.test", "*.b.test"), port("shop/a", "a.test")])
+    names = (("*.b.test", "shop/b"), ("a.test", "shop/a"), ("b.test", "shop/b"))
+    (listener,) = changes.plan.listeners
+    assert listener == Listener("0.0.0.0:8443", "published", server_names=names)
+    changes.set_ports([port("shop/rest"), port("shop/a", "a.test")])
+    (listener,) = changes.plan.listeners
+    assert (listener.service, listener.server_names) == ("shop/rest", (("a.test", "shop/a"),))

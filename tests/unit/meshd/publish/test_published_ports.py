@@ -86,6 +86,41 @@ def test_conflicts(one: str, two: str, conflict: bool) -> None:
     assert bool(find_port_conflicts(alone, [other])) == conflict
 
 
+def passed_on(text: str, *names: str) -> dict[str, Any]:
+    """Return a service that publishes a port for TLS clients that ask for these names."""
+    (port,) = published(text)
+    return {"ports": [port], "mesh": {"tcp": [{"port": port["target"], "sni": list(names)}]}}
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "conflict"),
+    [
+        (passed_on("443:1", "a.test"), passed_on("443:2", "b.test"), False),
+        (passed_on("443:1", "a.test"), passed_on("443:1"), False),
+        (passed_on("443:1"), passed_on("443:2"), True),
+        (passed_on("443:1", "A.test", "b.test"), passed_on("443:2", "a.test"), True),
+        (passed_on("443:1", "a.test"), passed_on("127.0.0.1:443:2", "b.test"), True),
+        (passed_on("443:1", "a.test"), {"ports": published("443:80")}, True),
+        (passed_on("443:1", "a.test"), {"plain": True, "ports": published("443:80")}, True),
+    ],
+)
+def test_server_names_share_a_port(
+    one: dict[str, Any], two: dict[str, Any], conflict: bool
+) -> None:
+    for shop, others in (
+        (project(a=one, b=two), []),
+        (project(a=one), [project("other", b=two)]),
+        (project(a=two), [project("other", b=one)]),
+    ):
+        problems = find_port_conflicts(shop, others)
+        assert bool(problems) == conflict
+    if conflict and "plain" not in two and one["mesh"]["tcp"][0]["sni"]:
+        (problem,) = find_port_conflicts(project(a=two, b=one), [])
+        assert problem.endswith(
+            "or give both different server names: x-mesh.tcp: [{port: …, sni: …}]"
+        )
+
+
 def test_texts_of_conflicts() -> None:
     shop = project(
         web={"ports": published("127.0.0.1:8080:80")},

@@ -343,6 +343,27 @@ def test_a_tcp_port_with_policies(tmp_path: Path) -> None:
     assert alone.mesh.for_port(5432).balance.algorithm == "random"
 
 
+def test_server_names_of_a_published_port(tmp_path: Path) -> None:
+    service = web(
+        tmp_path, "ports: ['443:5432']\nx-mesh: {tcp: [{port: 5432, sni: DB.Example.com}]}"
+    )
+    assert service.mesh.tcp is not None
+    assert service.mesh.tcp[0].sni == ("db.example.com",)
+    assert Service.model_validate_json(service.model_dump_json()) == service
+    assert service.mesh.for_port(5432) is service.mesh
+    for settings, said in (
+        ("x-mesh: {tcp: [{port: 5432, sni: a.test}]}", 'add it to ports, e.g. "443:5432"'),
+        (
+            "ports: ['443:1']\nx-mesh: {tcp: [{port: 1, sni: '*'}]}",
+            "'*' means no sni; leave it out",
+        ),
+        ("ports: ['443:1']\nx-mesh: {tcp: [{port: 1, sni: 'a b'}]}", "'a b' is not a valid host"),
+    ):
+        with pytest.raises(SpecError) as raised:
+            web(tmp_path, settings)
+        assert said in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("tcp", "said"),
     [
