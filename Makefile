@@ -13,7 +13,7 @@ STREAMS ?= -n 3 --no-loadscope-reorder
 # pyproject.toml asks for. It costs about a third more time.
 COVERAGE ?=
 
-.PHONY: help demo test coverage check unit engine test-tools demo-image bench soak chaos fuzz acceptance compile lock clean
+.PHONY: help demo test coverage check unit engine podman test-tools demo-image bench soak chaos fuzz acceptance compile lock clean
 
 help:
 	@echo "make demo    run the food-delivery application through a lunch rush, then print a report"
@@ -22,6 +22,7 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make engine  install a Docker Engine and a base image (Debian, Ubuntu; as root)"
 	@echo "make test-tools  the same, and the programs that only the tests need"
+	@echo "make podman  run the tests of the Docker runtime on Podman, if it is installed (as root)"
 	@echo "make soak    run ROLLOUTS=100 rolling updates under load, with RUNTIME=process or docker"
 	@echo "make chaos   run STEPS=60 random operations with SEED=1 on a mesh with a separate engine (as root)"
 	@echo "make fuzz    fuzz the HTTP parsers for FUZZ_SECONDS=60 with atheris, which it installs"
@@ -63,6 +64,9 @@ engine:
 test-tools:
 	@deploy/engine/install tests
 
+podman: $(STAMP)
+	@$(BIN)/python -m tests.support.podman $(BIN)/python -m pytest -W error tests/engine/test_runtime_conformance.py -k docker $(ARGS)
+
 demo-image: $(STAMP)
 	@$(BIN)/python -m demo_services.image $(ARGS)
 
@@ -82,6 +86,7 @@ fuzz: $(STAMP)
 # Every long check at full length; `.ci/run` runs a short form of each.
 acceptance: $(STAMP)
 	@MESHD_REQUIRE_ENGINE=1 $(MAKE) check test
+	@$(MAKE) podman
 	@$(MAKE) soak RUNTIME=process ROLLOUTS=100
 	@$(MAKE) soak RUNTIME=docker ROLLOUTS=100
 	@$(MAKE) chaos STEPS=300

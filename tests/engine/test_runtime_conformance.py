@@ -19,6 +19,7 @@ from tests.fakes.replicas import (
     docker,
     docker_runtime,
     fetch,
+    on_podman,
     process_runtime,
     replica_spec,
     service,
@@ -69,7 +70,8 @@ async def test_events_of_one_replica(runtime: Runtime, web: Service) -> None:
         died = await heard.wait(EventKind.DIED, replica.name)
         await heard.wait(EventKind.REMOVED, replica.name)
         # A stop signal that is caught ends the replica: no second one was needed.
-        assert heard.kinds(replica.name) == ["started", "stopping", "died", "removed"]
+        stopping = [] if on_podman(runtime) else ["stopping"]
+        assert heard.kinds(replica.name) == ["started", *stopping, "died", "removed"]
         begun = await heard.wait(EventKind.STARTED, replica.name)
     assert begun.replica is not None
     assert begun.replica.host is not None
@@ -105,8 +107,14 @@ async def test_a_replica_that_ignores_sigterm_is_killed_after_its_grace_period(
     async with ReceivedEvents(runtime) as heard:
         began = time.monotonic()
         stopping = asyncio.create_task(runtime.stop(replica.name, 2))
-        await heard.wait(EventKind.STOPPING, replica.name)
-        assert await state_of(runtime, replica.name) is ReplicaState.STOPPING
+        if not on_podman(runtime):
+            await heard.wait(EventKind.STOPPING, replica.name)
+            assert await state_of(runtime, replica.name) is ReplicaState.STOPPING
+
+        async def stops() -> bool:
+            return await state_of(runtime, replica.name) is ReplicaState.STOPPING
+
+        await wait_until(stops)
         await stopping
         took = time.monotonic() - began
     print(f"stopped after {took:.2f} s of 2 s grace")
@@ -200,8 +208,11 @@ print("unfinished", end="", flush=True)
         lines.append(line)
     assert "later" in lines
     lines = list(await runtime.logs(replica.name, 4))
-    assert lines == ["line 49", "to stderr", "later", "unfinished"]
-    assert len(await runtime.logs(replica.name, 1000)) == 53
+    # Podman joins an unfinished line to the one before it.
+    joined = ["laterunfinished"] if on_podman(runtime) else ["later", "unfinished"]
+    expected = [*(f"line {i}" for i in range(50)), "to stderr", *joined]
+    assert lines == expected[-4:]
+    assert await runtime.logs(replica.name, 1000) == expected
     timed = await runtime.timed_logs(replica.name, OutputQuery(3))
     assert [line.text for line in timed] == lines[-3:]
     assert all(abs(line.at - time.time()) < 120 for line in timed)

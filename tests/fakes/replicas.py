@@ -96,6 +96,12 @@ def docker(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+def on_podman(runtime: Runtime) -> bool:
+    """Whether the runtime's engine is Podman. docs/compose.md lists how it differs."""
+    form = "{{(index .Server.Components 0).Name}}"
+    return runtime.name == "docker" and docker("version", "-f", form) == "Podman Engine"
+
+
 def replica_spec(project: str, name: str, of: Service, **fields: object) -> ReplicaSpec:
     """A replica of a service, named so that no other test has one like it."""
     return ReplicaSpec(f"{project}-{name}", project, of, "rev1", **fields)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from aiodocker.containers import DockerContainer
 from meshd.model.runtime import ReplicaSpec
 from meshd.runtime.base import ImageMissing, ReplicaNotFound, StartFailed
 from meshd.runtime.docker.container import CreateRequest, clone_request, next_number
-from meshd.runtime.docker.engine import Engine, Info
+from meshd.runtime.docker.engine import PATIENCE, Engine, Info
 from meshd.runtime.docker.observe import PEER_ADDRESSES
 from meshd.spec import labels as spec_labels
 from meshd.spec.model import Mount
@@ -127,15 +127,17 @@ async def build_clone_request(engine: Engine, replica: ReplicaSpec) -> CreateReq
     return clone_request(original, replica.name, next_number(others, marks), replica.instance)
 
 
-async def inspect(engine: Engine, container: str) -> Info:
+async def inspect(engine: Engine, container: str, patience: float = PATIENCE) -> Info:
     """Inspect a container. Raises ReplicaNotFound."""
-    async with engine.request(errors={404: not_found(container)}) as docker:
+    async with engine.request(patience, {404: not_found(container)}) as docker:
         info: Info = await docker.containers.container(container).show()
-    await add_peer_addresses(engine, info)
+    if info["State"]["Status"] == "stopping":  # Podman reports it as not running, but it is
+        info["State"]["Running"] = True
+    await _add_peer_addresses(engine, info)
     return info
 
 
-async def add_peer_addresses(engine: Engine, info: Info) -> None:
+async def _add_peer_addresses(engine: Engine, info: Info) -> None:
     """Add the addresses of the container whose network this one shares, if it does."""
     kind, _, peer = str((info.get("HostConfig") or {}).get("NetworkMode") or "").partition(":")
     if kind != "container" or not info["State"]["Running"]:

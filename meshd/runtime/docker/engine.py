@@ -77,7 +77,7 @@ class Engine:
                 url = URL(f"{client.docker_host}/version")
                 async with client.session.get(url) as response:
                     response.raise_for_status()
-                    version = await response.json()
+                    version = await response.json(content_type=None)
             docker.api_version = api_version(version)
         except RuntimeFailure:
             await docker.close()

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from meshd.model.runtime import ObservedReplica, ReplicaState
-from meshd.runtime.base import EventKind, ReplicaNotFound, RuntimeEvent, RuntimeFailure
-from meshd.runtime.docker.create import add_peer_addresses
+from meshd.runtime.base import EventKind, RuntimeEvent, RuntimeFailure
+from meshd.runtime.docker.create import inspect
 from meshd.runtime.docker.drift import applied_limits, default_limits
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.observe import event_kind, is_replica, observe, replica_name, stop_signal
@@ -213,11 +213,8 @@ async def _inspect(
 ) -> ObservedReplica | None:
     """Inspect a container; None if it is gone or the engine does not answer (the next listing
     reports it then)."""
-    gone = ReplicaNotFound(container)
     try:
-        async with engine.request(INSPECT_PATIENCE, {404: gone}) as docker:
-            info = await docker.containers.container(container).show()
-        await add_peer_addresses(engine, info)
+        info = await inspect(engine, container, INSPECT_PATIENCE)
     except RuntimeFailure:
         return None
     return sightings.see(info, node, time.monotonic())

@@ -30,11 +30,13 @@ _STATES = {
     "created": ReplicaState.CREATED,
     "running": ReplicaState.RUNNING,
     "paused": ReplicaState.PAUSED,
+    "stopping": ReplicaState.STOPPING,  # Podman; a Docker Engine calls it running
 }
 _KINDS = {
     "start": EventKind.STARTED,
     "die": EventKind.DIED,
     "destroy": EventKind.REMOVED,
+    "remove": EventKind.REMOVED,  # Podman
     "pause": EventKind.PAUSED,
     "unpause": EventKind.UNPAUSED,
     "update": EventKind.CHANGED,

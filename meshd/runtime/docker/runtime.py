@@ -39,6 +39,7 @@ from meshd.runtime.base import (
     ReplicaNotFound,
     ReplicaRunning,
     RuntimeEvent,
+    RuntimeFailure,
     RuntimeUnavailable,
     StartFailed,
     Unsupported,
@@ -92,6 +93,10 @@ unmount."""
 INSPECT_AT_ONCE = 8
 """Inspections at once, so that the engine stays responsive."""
 RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
+
+
+class _Refused(RuntimeFailure):
+    """The engine refused a request with a status that does not give the reason."""
 
 
 class DockerRuntime:
@@ -221,7 +226,13 @@ class DockerRuntime:
 
     async def _containers(self) -> Sequence[DockerContainer]:
         """List all containers of the engine, also those that have ended."""
-        async with self._engine.request() as docker:
+        try:
+            return await self._list_once()
+        except _Refused:  # Podman, if a container is removed while it lists them
+            return await self._list_once()
+
+    async def _list_once(self) -> Sequence[DockerContainer]:
+        async with self._engine.request(otherwise=_Refused) as docker:
             return list(await docker.containers.list(all=True))
 
     async def _inspected(
@@ -337,15 +348,25 @@ class DockerRuntime:
 
     async def stop(self, name: str, grace: float) -> None:
         """See `Runtime.stop`. The engine counts the grace period in whole seconds."""
-        errors = {404: not_found(name)}
-        async with self._engine.request(grace + STOP_MARGIN, errors) as docker:
-            await docker.containers.container(self._id(name)).stop(t=math.ceil(grace))
+        try:
+            await self._stop(name, grace)
+        except _Refused:  # Podman does not stop a paused container
+            if not (await inspect(self._engine, self._id(name)))["State"]["Paused"]:
+                raise
+            await self.unpause(name)
+            await self._stop(name, grace)
 
     async def remove(self, name: str) -> None:
         """See `Runtime.remove`. Anonymous volumes that no successor gets are removed too."""
         running = ReplicaRunning(f"container {name} is running or is being removed; stop it first")
-        async with self._engine.request(errors={404: not_found(name), 409: running}) as docker:
-            await docker.containers.container(self._id(name)).delete(v=True)
+        errors = {404: not_found(name), 409: running}
+        try:
+            async with self._engine.request(errors=errors, otherwise=_Refused) as docker:
+                await docker.containers.container(self._id(name)).delete(v=True)
+        except _Refused as reason:  # Podman answers 500, whatever the reason is
+            if not (await inspect(self._engine, self._id(name)))["State"]["Running"]:
+                raise
+            raise running from reason
 
     async def execute(self, name: str, hook: ContainerHook, seconds: float) -> CommandResult:
         """See `Runtime.execute`."""
@@ -443,6 +464,11 @@ class DockerRuntime:
     def _id(self, name: str) -> str:
         """Return how the engine finds the container of a replica."""
         return self._sightings.container_of(name)
+
+    async def _stop(self, name: str, grace: float) -> None:
+        errors = {404: not_found(name)}
+        async with self._engine.request(grace + STOP_MARGIN, errors, _Refused) as docker:
+            await docker.containers.container(self._id(name)).stop(t=math.ceil(grace))
 
     async def _info(self) -> Info:
         async with self._engine.request() as docker:

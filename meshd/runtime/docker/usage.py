@@ -33,7 +33,9 @@ async def read_usage(engine: Engine, names: Sequence[str]) -> Mapping[str, Usage
                 if response.status == 404:
                     return None
                 response.raise_for_status()
-                return parse_stats(await response.json(), time.monotonic())
+                # Podman sends no content type.
+                answer = await response.json(content_type=None)
+                return parse_stats(answer, time.monotonic())
 
     found = await asyncio.gather(*map(one, names))
     return {name: usage for name, usage in zip(names, found, strict=True) if usage is not None}

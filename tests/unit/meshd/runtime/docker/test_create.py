@@ -38,7 +38,8 @@ class StubEngine:
         if name not in self.containers:
             return web.json_response({"message": "no such container"}, status=404)
         labels = self.containers[name]
-        return web.json_response({"Id": f"id-{name}", "Config": {"Labels": labels}})
+        state = {"Status": "running", "Running": True}
+        return web.json_response({"Id": f"id-{name}", "Config": {"Labels": labels}, "State": state})
 
     async def rename(self, request: web.Request) -> web.Response:
         old, new = request.match_info["id"].removeprefix("id-"), request.query["name"]
