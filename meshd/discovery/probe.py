@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from meshd.model.replica import DEFAULT_PATH, NO_ANSWER, UNKNOWN_PATH, ProbeResult
+from meshd.discovery.listening import find_hint
+from meshd.model.replica import DEFAULT_PATH, NO_ANSWER, REFUSED, UNKNOWN_PATH, ProbeResult
 from meshd.spec.model import HealthCheck
 from proxy import http2
 from proxy.transport.proxy_header import build_header
@@ -32,6 +33,8 @@ MAX_CONCURRENT: Final = 64
 MAX_RATE: Final = 400
 """Probes per second of replicas that are up, all together. With more replicas each is probed less
 often, so that thousands of them leave this process time for its other work."""
+HINT_AFTER: Final = 3.0
+"""Seconds of refused connections until the reason is looked for; most programs listen by then."""
 JITTER_LOW, JITTER_SPAN = 0.9, 0.2
 """The interval is multiplied by 0.9 to 1.1 at random, so that probes do not run in step."""
 MAX_HEAD: Final = 8192
@@ -70,6 +73,7 @@ class ProbeTarget(msgspec.Struct, frozen=True):
     - `proven`: it served before this process began, so the first probe need not hurry.
     - `alternatives`: more addresses of the same host; one that answers is enough.
     - `opening`: what connections begin with.
+    - `pid`: the first process of its container; 0: unknown.
     """
 
     host: str
@@ -80,6 +84,7 @@ class ProbeTarget(msgspec.Struct, frozen=True):
     path: str = ""
     alternatives: tuple[str, ...] = ()
     opening: ProbeOpening = PLAIN
+    pid: int = 0
 
 
 def _is_same(old: ProbeTarget, new: ProbeTarget | None) -> bool:
@@ -93,6 +98,7 @@ class Prober:
     - `probe_once`: probes one address once; by default `probe`.
     - `clock`: Unix time.
     - `jitter`: random numbers from 0 to 1.
+    - `hint`: returns where a container listens instead, see `find_hint`.
     """
 
     def __init__(
@@ -101,7 +107,9 @@ class Prober:
         probe_once: "ProbeFunction | None" = None,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
+        hint: Callable[[str, int, int], str] = find_hint,
     ) -> None:
+        self._hint = hint
         self.results: dict[str, ProbeResult] = {}
         self._probe_once: ProbeFunction = probe_once or probe
         self._on_change = on_change
@@ -144,7 +152,7 @@ class Prober:
             return
         if target.proven:
             await asyncio.sleep(self._jitter() * health.interval)
-        host = target.host
+        host, started = target.host, self._clock()
         readiness = health.model_copy(update={"type": "http", "path": health.ready})
         while True:
             unready = None
@@ -152,6 +160,8 @@ class Prober:
                 problem, host = await self._probe_any(target, health, host)
                 if problem is None and health.ready:
                     unready, host = await self._probe_any(target, readiness, host)
+            if problem == REFUSED and target.pid and self._clock() > started + HINT_AFTER:
+                problem = self._explain_refusal(name, target)
             self._record(name, problem, unready, host if target.alternatives else "")
             if target.proven or self.results[name].first_good:
                 interval = max(health.interval, len(self._targets) / MAX_RATE)
@@ -159,6 +169,14 @@ class Prober:
             else:
                 await asyncio.sleep(pause)
                 pause = min(pause * PAUSE_GROWTH, health.interval)
+
+    def _explain_refusal(self, name: str, target: ProbeTarget) -> str:
+        """Return the text of a refused connection, with the reason if it never was accepted."""
+        known = self.results.get(name)
+        if known is not None and known.first_good:
+            return REFUSED
+        hint = self._hint(target.host, target.port, target.pid)
+        return f"{REFUSED}: {hint}" if hint else REFUSED
 
     async def _probe_any(
         self, target: ProbeTarget, health: HealthCheck, first: str

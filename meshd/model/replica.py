@@ -4,6 +4,8 @@
 read them.
 """
 
+import errno
+import os
 from typing import Final, Protocol
 
 import msgspec
@@ -15,6 +17,10 @@ from meshd.spec.model import HealthCheck
 
 NO_ANSWER: Final = "no answer"
 """Beginning of a probe's text if it got no answer in time."""
+REFUSED: Final = os.strerror(errno.ECONNREFUSED).lower()
+"""Beginning of a probe's text while nothing listens."""
+ELSEWHERE: Final = "the container listens on"
+"""Part of a probe's text if a program listens, but not where the mesh connects."""
 DEFAULT_PATH: Final = HealthCheck().path
 UNKNOWN_PATH: Final = f"GET {DEFAULT_PATH} answered 404; x-mesh.health sets another path, or tcp"
 """A probe's text if a program answers that has no such path."""

@@ -162,6 +162,7 @@ class ObservedReplica:
     - `gateways`: the host's addresses there, each with its network in CIDR notation.
     - `labels`: the labels on the runtime.
     - `drift`: how something other than meshd changed it; empty: unchanged.
+    - `pid`: its first process on its node, for a container that meshd started; 0: unknown.
     """
 
     name: str
@@ -185,6 +186,7 @@ class ObservedReplica:
     labels: Mapping[str, str] = field(default_factory=dict)
     drift: str = ""
     alternatives: tuple[str, ...] = ()
+    pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,7 @@ class SnapshotUpdater:
                 proven=replica.phase is Phase.READY,
                 opening=check[1],
                 alternatives=seen.alternatives,
+                pid=seen.pid,
             )
         return targets
 

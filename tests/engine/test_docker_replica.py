@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from meshd.discovery.listening import find_hint
 from meshd.model.runtime import ContainerHealth, ReplicaState
 from meshd.runtime.base import EventKind, StartFailed, Unsupported
 from meshd.runtime.docker.runtime import DockerRuntime
@@ -202,6 +203,23 @@ async def test_a_harmless_signal_is_not_an_end(runtime: DockerRuntime, engine_im
         docker("kill", "-s", "USR1", replica.name)
         await heard.wait(EventKind.DIED, replica.name)
         assert heard.kinds(replica.name) == ["started", "stopping", "died"]
+
+
+async def test_a_container_on_another_port_is_known(
+    runtime: DockerRuntime, engine_image: str
+) -> None:
+    script = """
+import socket
+sockets = [socket.create_server(("0.0.0.0", 3000)), socket.create_server(("127.0.0.1", 8080))]
+print("listening", flush=True)
+while True: sockets[0].accept()
+"""
+    replica = replica_spec(PROJECT, "other-1", service(engine_image, script, "other"))
+    await start_and_wait(runtime, replica)
+    (seen,) = [each for each in await runtime.list() if each.name == replica.name]
+    assert find_hint(str(seen.host), 3000, seen.pid) == ""
+    assert "on 127.0.0.1:8080 only" in find_hint(str(seen.host), 8080, seen.pid)
+    assert "listens on port 3000" in find_hint(str(seen.host), 80, seen.pid)
 
 
 async def test_container_without_an_address(runtime: DockerRuntime, engine_image: str) -> None:

@@ -20,6 +20,8 @@ from meshd.cli.session import connect, find_service, run_async
 from meshd.model.event import SCALE, Event
 from meshd.model.scaling import ScaleDecision
 
+STARTING_NAMED = 3
+"""Replicas that are not ready yet whose reason is printed; the others mostly have the same."""
 LABEL_WIDTH = 11
 """Width of the labels of a decision's details; `objectives` and `candidates` are the longest."""
 
@@ -95,6 +97,8 @@ def summary_lines(service: ServiceStatus, at: float | None) -> list[str]:
         )
     if service.waiting:
         lines.append(f"Waiting: {service.waiting}")
+    starting = [r for r in service.replicas if r.phase in ("starting", "probing") and r.reason]
+    lines += [f"{r.name} is not ready: {r.reason}" for r in starting[:STARTING_NAMED]]
     if service.override is not None:
         until = (
             f" until {output.format_time(service.override_until)}" if service.override_until else ""

@@ -1,13 +1,11 @@
 """Evict unhealthy replicas. Pure. Called by `meshd.reconcile.plan.service`."""
 
-import errno
-import os
 from collections.abc import Sequence
 from typing import Final
 
 from meshd.model.desired import DesiredService
 from meshd.model.operation import DrainReplica
-from meshd.model.replica import UNKNOWN_PATH, Replica
+from meshd.model.replica import ELSEWHERE, REFUSED, UNKNOWN_PATH, Replica
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import ContainerHealth
 from meshd.spec.model import HealthCheck, Service
@@ -15,8 +13,10 @@ from meshd.spec.model import HealthCheck, Service
 UNKNOWN_PATH_PATIENCE: Final = 20.0
 """Seconds until a replica fails that answers 404 to the default probe: it is up, and will most
 likely never have this path, so that the start timeout is of no use."""
-REFUSED: Final = os.strerror(errno.ECONNREFUSED).lower()
-"""What a probe says while nothing listens."""
+ELSEWHERE_PATIENCE: Final = 30.0
+"""Seconds until a replica fails that listens, but not where the mesh connects: it is up. A program
+that opens another port first, such as that of a debugger, has this time for its own one; with
+settings of `x-mesh.health` it has the start timeout."""
 
 
 def evict(service: DesiredService, group: Sequence[Replica], now: float) -> list[DrainReplica]:
@@ -57,6 +57,8 @@ def _never_healthy(replica: Replica, spec: Service, now: float) -> str | None:
     patience = spec.probe.start_timeout
     if replica.probe == UNKNOWN_PATH and spec.mesh.health == HealthCheck():
         patience = UNKNOWN_PATH_PATIENCE
+    if ELSEWHERE in replica.probe and spec.mesh.health == HealthCheck():
+        patience = min(patience, ELSEWHERE_PATIENCE)
     if own is not None and not own.disable and replica.health is not ContainerHealth.UNHEALTHY:
         patience = max(patience, own.start_period)
     resuming = replica.phase is Phase.PAUSED and not replica.warm

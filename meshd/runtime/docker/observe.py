@@ -102,6 +102,7 @@ def observe(
         labels=marks,
         drift=describe_drift(info, first_limits) if state["Running"] else "",
         alternatives=() if own in networks else hosts[1:],
+        pid=int(state.get("Pid") or 0) if labels.is_managed(marks) else 0,
     )
 
 

@@ -6,10 +6,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from meshd.discovery.probe import ProbeOpening, Prober, ProbeTarget, probe
-from meshd.model.replica import ProbeResult
+from meshd.model.replica import REFUSED, ProbeResult
 from meshd.spec.model import HealthCheck, Mesh
 from proxy.wire.snapshot import UpstreamTls
 from tests.fakes import virtual
@@ -249,6 +250,34 @@ async def test_the_address_that_answers_is_found_and_probed_first() -> None:
         await prober.close()
     assert asked[:4] == ["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.2"]
     assert prober.results["a"].host == "10.0.0.2"
+
+
+async def test_a_port_that_stays_closed_is_explained() -> None:
+    changed = asyncio.Event()
+    now, asked = 1000.0, []
+
+    async def refuse(*_: object) -> str | None:
+        return REFUSED
+
+    def hint(*arguments: object) -> str:
+        asked.append(arguments)
+        return "the container listens on port 3000"
+
+    prober = Prober(changed.set, refuse, clock=lambda: now, hint=hint)
+    health = HealthCheck(interval=0.01)
+    container = ProbeTarget("10.0.0.1", 8080, health, ("id", 1.0), pid=7)
+    prober.set_targets({"a": container, "process": msgspec.structs.replace(container, pid=0)})
+    try:
+        await wait_until(lambda: len(prober.results) == 2)
+        assert {each.text for each in prober.results.values()} == {REFUSED}
+        assert not asked
+        now += 4
+        expected = f"{REFUSED}: the container listens on port 3000"
+        await wait_until(lambda: prober.results["a"].text == expected)
+        assert asked[0] == ("10.0.0.1", 8080, 7)
+        assert prober.results["process"].text == REFUSED
+    finally:
+        await prober.close()
 
 
 def test_thousands_of_replicas_are_probed_less_often() -> None:

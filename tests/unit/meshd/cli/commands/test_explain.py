@@ -1,6 +1,6 @@
 """The words of `meshd explain`."""
 
-from meshd.api.dto import ServiceStatus
+from meshd.api.dto import ReplicaStatus, ServiceStatus
 from meshd.cli.commands.explain import summary_lines
 
 
@@ -15,3 +15,15 @@ def test_open_connections_are_named() -> None:
         in_flight=60.0, streams=60
     )
     assert "2.0 in flight, p95 unknown." in lines(in_flight=2.0)
+
+
+def test_replicas_that_are_not_ready_say_why() -> None:
+    reason = "connection refused: nothing listens on port 8080"
+    phases = ["ready", "probing", "starting", "probing", "probing"]
+    new = [
+        ReplicaStatus(f"db-{number}", "shop/db", "r", phase, reason=reason)
+        for number, phase in enumerate(phases)
+    ]
+    text = lines(replicas=new)
+    named = [f"db-{number} is not ready: {reason}" in text for number in range(5)]
+    assert named == [False, True, True, True, False]

@@ -8,7 +8,7 @@ import pytest
 
 from meshd.model.desired import Desired, DesiredService, desired_replicas
 from meshd.model.operation import StartReplica
-from meshd.model.replica import UNKNOWN_PATH, Replica, ReplicaFailure
+from meshd.model.replica import ELSEWHERE, REFUSED, UNKNOWN_PATH, Replica, ReplicaFailure
 from meshd.model.replica_phase import Phase
 from meshd.model.rollout import RolloutState
 from meshd.model.runtime import ContainerHealth
@@ -247,6 +247,23 @@ def test_a_program_without_the_default_path_fails_soon() -> None:
         "drain a: not healthy within 60 s (connection refused; nothing listens on port 80, "
         "x-mesh.port sets another one)"
     )
+
+
+def test_a_program_that_listens_elsewhere_fails_soon() -> None:
+    elsewhere = f"{REFUSED}: nothing listens on port 80; {ELSEWHERE} port 3000"
+
+    def first_line(ago: float, probe: str = elsewhere, **spec: Any) -> str:
+        seen = replica("a", Phase.PROBING, since=NOW - ago, probe=probe, port=80)
+        return next(iter(lines(web(1, spec=spec), seen)), "")
+
+    assert first_line(29) == ""
+    assert first_line(31) == f"drain a: not healthy within 30 s ({elsewhere})"
+    nowhere = f"{REFUSED}: nothing listens on port 80, nor on another one"
+    assert first_line(59, nowhere) == ""
+    assert first_line(61, nowhere) == f"drain a: not healthy within 60 s ({nowhere})"
+    assert first_line(49, mesh={"health": {"start_timeout": 50}}) == ""
+    short = {"health": {"start_timeout": 5}}
+    assert first_line(6, mesh=short) == f"drain a: not healthy within 5 s ({elsewhere})"
 
 
 def test_if_all_replicas_are_unhealthy_half_are_restarted_at_a_time() -> None:
