@@ -391,11 +391,13 @@ def _deploy_result(raw: bytes) -> DeployResult:
 
 
 def _raise_for_status(status: int, raw: bytes) -> None:
-    """Raise the exception for an error status; see `handlers.errors_as_json`."""
+    """Raise the exception for an error status; see `problems`."""
     if status < 400:
         return
     try:
-        text = str(msgspec.json.decode(raw, type=dict[str, Any])["error"])
+        problem = msgspec.json.decode(raw, type=dict[str, Any])
+        # A daemon of an earlier version sends only `error`.
+        text = str(problem["detail"] if "detail" in problem else problem["error"])
     except (msgspec.MsgspecError, KeyError):
         text = raw.decode(errors="replace")[:500]
     if status == 404:

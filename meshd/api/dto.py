@@ -262,6 +262,19 @@ class VolumeStatus(Value, frozen=True):
     resume_problems: tuple[str, ...] = ()
 
 
+class VolumeName(Value, frozen=True):
+    """The name of a volume on the runtime."""
+
+    name: str
+
+
+class Health(Value, frozen=True):
+    """Whether the control process runs, and the state of the runtime."""
+
+    status: str
+    runtime: str
+
+
 class LogLine(Value, frozen=True):
     """One line of a replica's output. `at`: when it was written (Unix time); 0: unknown."""
 

@@ -1,66 +1,61 @@
 """Handlers: each turns a request into one call of `port.Control`, and its result into JSON.
 
-`server` mounts them; `job_handlers` and `rollout_handlers` add those of jobs and rollouts. Nothing
-is decided here: an exception becomes a status code in `errors_as_json`.
+`route_table` lists them with their routes; `job_handlers`, `rollout_handlers` and `volume_handlers`
+have those of jobs, rollouts and volumes. Nothing is decided here: an exception becomes a status
+code in `problems`.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
-import pydantic
 from aiohttp import web
 
-from meshd.api.dto import LogLine, ScaleOverride
-from meshd.api.job_handlers import JobHandlers
+from meshd.api.dto import Health, LogLine, ScaleOverride
 from meshd.api.limits import MAX_EVENTS, MAX_LOG_LINES
+from meshd.api.parameters import MAX_DIGITS, FlagParameter, NumberParameter, TextParameter
 from meshd.api.port import Control
-from meshd.api.requests import caller, is_set, parse_number, project_name, service_names
-from meshd.api.responses import closing, json_response, stream
-from meshd.api.rollout_handlers import RolloutHandlers
-from meshd.api.volume_handlers import VolumeHandlers
-from meshd.model.errors import NotFound, Rejected, StoreWriteError
+from meshd.api.requests import caller, project_name, service_names
+from meshd.api.responses import (
+    accepts_events,
+    closing,
+    json_response,
+    next_link,
+    page_response,
+    stream,
+)
+from meshd.api.routes import METRICS
 from meshd.model.event import Event
 from meshd.model.output import OutputQuery
-from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.spec.model import Project
 
 _MAX_TIME: Final = 2**53
 """Largest Unix time that is accepted: the last whole number that a JSON number holds exactly."""
 _MAX_ID: Final = 2**63 - 1
 """Largest event id that is accepted: the largest integer of SQLite."""
+LAST_EVENT_ID: Final = "Last-Event-ID"
+"""Header in which a client of server-sent events says where it continues (WHATWG HTML, 9.2)."""
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+TAKE_OVER: Final = FlagParameter(
+    "take_over", "Also take over a project that a mesh which does not run holds."
+)
+STOP_REPLICAS: Final = FlagParameter("stop_replicas", "First take every project down.")
+TAIL: Final = NumberParameter("tail", 100, MAX_LOG_LINES, "Past lines of each replica.")
+SINCE: Final = NumberParameter("since", 0, _MAX_TIME, "Only what is newer (Unix time).")
+UNTIL: Final = NumberParameter("until", 0, _MAX_TIME, "Only what is older (Unix time); 0: now.")
+REPLICA: Final = TextParameter("replica", "Only lines of this replica.")
+PREVIOUS: Final = FlagParameter("previous", "Lines of replicas that have ended.")
+FOLLOW: Final = FlagParameter("follow", "Stream what is stored, then what is new.")
+AT: Final = NumberParameter("at", 0, _MAX_TIME, "Only decisions up to then (Unix time); 0: now.")
+DECISIONS: Final = NumberParameter("limit", 10, MAX_EVENTS, "Decisions in one response.")
+SINCE_ID: Final = NumberParameter("since", 0, _MAX_ID, "Only events with a larger id.")
+EVENTS: Final = NumberParameter("limit", 1000, MAX_EVENTS, "Events in one response.")
 
 
 async def _read_project(request: web.Request) -> Project:
     return Project.model_validate_json(await request.read())
-
-
-@web.middleware
-async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn an exception of a handler into `{"error": TEXT}` with the matching status."""
-    try:
-        return await handler(request)
-    except NotFound as error:
-        status, text = 404, str(error)
-    except Rejected as error:
-        status, text = 409, str(error)
-    except RuntimeUnavailable as error:
-        status, text = 503, f"the runtime does not answer: {error}"
-    except RuntimeFailure as error:
-        status, text = 409, str(error)
-    except StoreWriteError as error:
-        status, text = 507, str(error)
-    except (pydantic.ValidationError, msgspec.MsgspecError) as error:
-        status, text = 400, str(error)
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        status, text = error.status, error.text or error.reason
-    return json_response({"error": text}, status)
 
 
 class Handlers:
@@ -69,50 +64,15 @@ class Handlers:
     def __init__(self, control: Control) -> None:
         self._control = control
 
-    def public_routes(self) -> list[web.RouteDef]:
-        """Routes of the TCP address; they read only."""
-        return [
-            web.get("/metrics", self.metrics),
-            web.get("/healthz", self.healthz),
-            web.get("/status", self.status),
-        ]
-
-    def all_routes(self) -> list[web.RouteDef]:
-        """Routes of the Unix socket, for its owner."""
-        service = "/v1/projects/{project}/services/{service}"
-        return [
-            *self.public_routes(),
-            web.get("/v1/status", self.status),
-            web.get("/v1/events", self.events),
-            web.get("/v1/sizes", self.sizes),
-            web.get("/v1/certificates", self.certificates),
-            web.post("/v1/certificates/{name}/retry", self.retry_certificate),
-            web.put("/v1/projects/{project}", self.deploy),
-            web.get("/v1/projects/{project}", self.progress),
-            web.delete("/v1/projects/{project}", self.down),
-            web.post("/v1/projects/{project}/plan", self.plan),
-            web.get("/v1/projects/{project}/policy", self.policies),
-            web.put(service + "/scale", self.scale),
-            web.post(service + "/restart", self.restart),
-            web.get(service + "/logs", self.logs),
-            web.get(service + "/decisions", self.decisions),
-            web.get(service + "/traffic", self.traffic),
-            web.post("/v1/replicas/{replica}/drain", self.drain),
-            web.post("/v1/shutdown", self.shutdown),
-            *JobHandlers(self._control.job_control).routes(),
-            *VolumeHandlers(self._control.volume_control).routes(),
-            *RolloutHandlers(self._control.rollout_control).routes(),
-        ]
-
     async def metrics(self, _: web.Request) -> web.Response:
         return web.Response(
             body=await self._control.metrics(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+            headers={"Content-Type": METRICS},
         )
 
     async def healthz(self, _: web.Request) -> web.Response:
         state = self._control.status().runtime_state
-        return json_response({"status": "ok", "runtime": state})
+        return json_response(Health("ok", state))
 
     async def status(self, _: web.Request) -> web.Response:
         return json_response(self._control.status())
@@ -124,7 +84,7 @@ class Handlers:
             raise web.HTTPBadRequest(
                 text=f"the path names the project {name!r}, the body names {project.name!r}"
             )
-        await self._control.deploy(project, caller(request), is_set(request, "take_over"))
+        await self._control.deploy(project, caller(request), TAKE_OVER.read(request))
         return json_response(self._control.progress(name), 202)
 
     async def progress(self, request: web.Request) -> web.Response:
@@ -134,7 +94,8 @@ class Handlers:
         return json_response(await self._control.plan(await _read_project(request)))
 
     async def policies(self, request: web.Request) -> web.Response:
-        return json_response(list(self._control.policies(project_name(request))))
+        found = self._control.policies(project_name(request))
+        return page_response(request, found, lambda each: each.service)
 
     async def down(self, request: web.Request) -> web.Response:
         await self._control.down(project_name(request))
@@ -156,19 +117,19 @@ class Handlers:
         return web.Response(status=204)
 
     async def shutdown(self, request: web.Request) -> web.Response:
-        await self._control.shutdown(is_set(request, "stop_replicas"))
+        await self._control.shutdown(STOP_REPLICAS.read(request))
         return web.Response(status=202)
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         project, service = service_names(request)
         query = OutputQuery(
-            tail=parse_number(request, "tail", 100, MAX_LOG_LINES),
-            since=parse_number(request, "since", 0, _MAX_TIME),
-            until=parse_number(request, "until", 0, _MAX_TIME),
-            replica=request.query.get("replica", ""),
-            previous=is_set(request, "previous"),
+            tail=TAIL.read(request),
+            since=SINCE.read(request),
+            until=UNTIL.read(request),
+            replica=REPLICA.read(request),
+            previous=PREVIOUS.read(request),
         )
-        follow = is_set(request, "follow")
+        follow = FOLLOW.read(request)
         if follow and (query.until or query.previous):
             raise web.HTTPBadRequest(text="follow goes with neither until nor previous")
         lines = await self._control.logs(project, service, query)
@@ -187,16 +148,16 @@ class Handlers:
         return await stream(request, all_lines())
 
     async def decisions(self, request: web.Request) -> web.Response:
-        at = parse_number(request, "at", 0, _MAX_TIME)
-        limit = parse_number(request, "limit", 10, MAX_EVENTS)
+        at = AT.read(request)
+        limit = DECISIONS.read(request)
         return json_response(list(self._control.decisions(*service_names(request), at, limit)))
 
     async def traffic(self, request: web.Request) -> web.Response:
-        since = parse_number(request, "since", 0, _MAX_TIME)
+        since = SINCE.read(request)
         return json_response(self._control.traffic(*service_names(request), since))
 
-    async def sizes(self, _: web.Request) -> web.Response:
-        return json_response(list(self._control.sizes()))
+    async def sizes(self, request: web.Request) -> web.Response:
+        return page_response(request, self._control.sizes(), lambda each: each.service)
 
     async def certificates(self, _: web.Request) -> web.Response:
         return json_response(list(self._control.certificates()))
@@ -206,10 +167,14 @@ class Handlers:
         return web.Response(status=204)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        since = parse_number(request, "since", 0, _MAX_ID)
-        limit = parse_number(request, "limit", 1000, MAX_EVENTS)
-        if not is_set(request, "follow"):
-            return json_response(list(self._control.events(since, limit)))
+        since, limit = SINCE_ID.read(request), EVENTS.read(request)
+        if not FOLLOW.read(request) and not accepts_events(request):
+            found = list(self._control.events(since, limit))
+            link = next_link(request, since=found[-1].id) if found[limit - 1 :] else None
+            return json_response(found, headers=link)
+        last = request.headers.get(LAST_EVENT_ID, "")
+        if last.isdecimal():
+            since = min(int(last[:MAX_DIGITS]), _MAX_ID)
         return await stream(request, self._events_since(since, limit))
 
     async def _events_since(self, since: int, limit: int) -> AsyncIterator[Event]:

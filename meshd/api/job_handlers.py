@@ -1,17 +1,23 @@
 """Handlers for one-off jobs: each turns a request into one call of `port.JobControl`.
 
-Registered by `handlers.Handlers`.
+Listed in `route_table`.
 """
 
 from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 import msgspec
 from aiohttp import web
 
+from meshd.api.parameters import FlagParameter, NumberParameter, TextParameter
 from meshd.api.port import JobControl
-from meshd.api.requests import caller, is_set, service_names
-from meshd.api.responses import closing, json_response, stream
+from meshd.api.requests import caller, service_names
+from meshd.api.responses import MAX_PAGE, closing, json_response, next_link, stream
 from meshd.model.job import JobLine, JobOrder
+
+FOLLOW_JOB: Final = FlagParameter("follow", "Stream all lines until the job ends.")
+JOBS: Final = NumberParameter("limit", 0, MAX_PAGE, "Jobs in one response; 0: all.")
+BEFORE: Final = TextParameter("before", "Only jobs that follow this one; the next page's link.")
 
 
 class JobHandlers:
@@ -20,23 +26,20 @@ class JobHandlers:
     def __init__(self, jobs: Callable[[], JobControl]) -> None:
         self._jobs = jobs
 
-    def routes(self) -> list[web.RouteDef]:
-        """Routes for the owner of the Unix socket."""
-        return [
-            web.post("/v1/projects/{project}/services/{service}/jobs", self.begin),
-            web.get("/v1/jobs", self.list_jobs),
-            web.get("/v1/jobs/{job}", self.job),
-            web.delete("/v1/jobs/{job}", self.stop),
-            web.get("/v1/jobs/{job}/logs", self.lines),
-        ]
-
     async def begin(self, request: web.Request) -> web.Response:
         order = msgspec.json.decode(await request.read(), type=JobOrder)
         cause = f"by {caller(request)}"
         return json_response(self._jobs().begin(*service_names(request), order, cause), 202)
 
-    async def list_jobs(self, _: web.Request) -> web.Response:
-        return json_response(self._jobs().list())
+    async def list_jobs(self, request: web.Request) -> web.Response:
+        found, limit, before = self._jobs().list(), JOBS.read(request), BEFORE.read(request)
+        jobs = found.jobs
+        if before:
+            ids = [job.id for job in jobs]
+            jobs = jobs[ids.index(before) + 1 :] if before in ids else ()
+        page = jobs[: limit or None]
+        link = next_link(request, before=page[-1].id) if len(page) < len(jobs) else None
+        return json_response(msgspec.structs.replace(found, jobs=page), headers=link)
 
     async def job(self, request: web.Request) -> web.Response:
         return json_response(self._jobs().job(request.match_info["job"]))
@@ -46,7 +49,7 @@ class JobHandlers:
 
     async def lines(self, request: web.Request) -> web.StreamResponse:
         jobs, job = self._jobs(), request.match_info["job"]
-        if not is_set(request, "follow"):
+        if not FOLLOW_JOB.read(request):
             return json_response([JobLine(line) for line in jobs.lines(job)])
         jobs.job(job)
 

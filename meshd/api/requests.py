@@ -1,4 +1,7 @@
-"""Reading a request: who sent it, and its query parameters. Used by all handlers of the API."""
+"""Reading a request: who sent it, and the names in its path. Used by all handlers of the API.
+
+Query parameters are in `parameters`.
+"""
 
 import pwd
 import socket
@@ -22,27 +25,6 @@ def caller(request: web.Request) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid {uid}"
-
-
-def parse_number(request: web.Request, name: str, default: int, maximum: int) -> int:
-    """Return the query parameter `name` as a whole number of at least 0.
-
-    Raises HTTPBadRequest if it is not a number or is above `maximum`.
-    """
-    text = request.query.get(name, str(default))
-    if not text.isdecimal() or int(text) > maximum:
-        raise web.HTTPBadRequest(
-            text=f"{name}={text!r} is not valid; expected a whole number from 0 to {maximum}"
-        )
-    return int(text)
-
-
-def is_set(request: web.Request, name: str) -> bool:
-    """Whether the query parameter `name` is 1. Raises HTTPBadRequest if it is neither 0 nor 1."""
-    text = request.query.get(name, "0")
-    if text not in ("0", "1"):
-        raise web.HTTPBadRequest(text=f"{name}={text!r} is not valid; expected 0 or 1")
-    return text == "1"
 
 
 def project_name(request: web.Request) -> str:

@@ -1,6 +1,6 @@
 """Handlers for rollouts: each turns a request into one call of `port.RolloutControl`.
 
-Registered by `handlers.Handlers`.
+Listed in `route_table`.
 """
 
 from collections.abc import Callable
@@ -9,13 +9,15 @@ from typing import Final
 from aiohttp import web
 
 from meshd.api.limits import MAX_RELEASES
+from meshd.api.parameters import NumberParameter
 from meshd.api.port import RolloutControl
-from meshd.api.requests import caller, parse_number, service_names
+from meshd.api.requests import caller, service_names
 from meshd.api.responses import json_response
 
-_SERVICE: Final = "/v1/projects/{project}/services/{service}"
 _MAX_NUMBER: Final = 2**31
 """Largest release number that is accepted."""
+RELEASES: Final = NumberParameter("limit", 20, MAX_RELEASES, "Releases in one response.")
+TO: Final = NumberParameter("to", 0, _MAX_NUMBER, "Release to go back to; 0: the last good one.")
 
 
 class RolloutHandlers:
@@ -24,21 +26,12 @@ class RolloutHandlers:
     def __init__(self, rollouts: Callable[[], RolloutControl]) -> None:
         self._rollouts = rollouts
 
-    def routes(self) -> list[web.RouteDef]:
-        """Routes for the owner of the Unix socket."""
-        return [
-            web.get(_SERVICE + "/releases", self.releases),
-            web.post(_SERVICE + "/undo", self.undo),
-            web.post(_SERVICE + "/pause", self.pause),
-            web.post(_SERVICE + "/resume", self.resume),
-        ]
-
     async def releases(self, request: web.Request) -> web.Response:
-        limit = parse_number(request, "limit", 20, MAX_RELEASES)
+        limit = RELEASES.read(request)
         return json_response(list(self._rollouts().releases(*service_names(request), limit)))
 
     async def undo(self, request: web.Request) -> web.Response:
-        to = parse_number(request, "to", 0, _MAX_NUMBER)
+        to = TO.read(request)
         release = await self._rollouts().undo(*service_names(request), to, caller(request))
         return json_response(release, 202)
 

@@ -3,13 +3,14 @@
     async with serve(control, state / "admin.sock", "127.0.0.1:9900") as serving:
         ...                       # serving.metrics_address is the address that was bound
 
-Started by `meshd.daemon.wiring`; the requests are handled in `handlers`. Only its owner may open
+Started by `meshd.daemon.wiring`; `route_table` lists the requests and their
+handlers. Only its owner may open
 the Unix socket (mode 0600). The TCP address serves `/metrics`, `/healthz` and `/status`.
 """
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ from typing import Final
 
 from aiohttp import web
 
-from meshd.api.handlers import Handlers, errors_as_json
 from meshd.api.limits import MAX_BODY_BYTES
 from meshd.api.port import Control
+from meshd.api.problems import errors_as_problems
+from meshd.api.route_table import PUBLIC_ROUTES, bind
+from meshd.api.routes import BoundHandler
 from proxy.ipc import address as addresses
 
 SHUTDOWN_SECONDS: Final = 2.0
@@ -49,22 +52,27 @@ async def serve(
     `metrics_address` is `HOST:PORT`; port 0 picks a free port. Raises ServeError.
     """
     path = Path(socket_path)
-    handlers = Handlers(control)
+    routes = bind(control)
     async with AsyncExitStack() as stack:
         unix = _bind_unix(path)
         stack.callback(_unlink, path, os.stat(path).st_ino)
         stack.callback(unix.close)
         tcp = _bind_tcp(metrics_address)
         stack.callback(tcp.close)
-        await _start(stack, unix, handlers.all_routes())
-        await _start(stack, tcp, handlers.public_routes())
+        await _start(stack, unix, routes)
+        await _start(stack, tcp, [each for each in routes if each[0] in PUBLIC_ROUTES])
         host, port = tcp.getsockname()[:2]
         yield Serving(path, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
-async def _start(stack: AsyncExitStack, sock: socket.socket, routes: list[web.RouteDef]) -> None:
-    app = web.Application(middlewares=[errors_as_json], client_max_size=MAX_BODY_BYTES)
-    app.add_routes(routes)
+async def _start(
+    stack: AsyncExitStack, sock: socket.socket, routes: Sequence[tuple[ApiRoute, BoundHandler]]
+) -> None:
+    app = web.Application(middlewares=[errors_as_problems], client_max_size=MAX_BODY_BYTES)
+    for route, handler in routes:
+        # A GET route also takes HEAD.
+        options = {"allow_head": True} if route.method == "GET" else {}
+        app.router.add_routes([web.RouteDef(route.method, route.path, handler, options)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

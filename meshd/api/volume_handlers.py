@@ -1,6 +1,6 @@
 """Handlers for volumes: each turns a request into one call of `port.VolumeControl`.
 
-Registered by `handlers.Handlers`. Archives are streamed both ways, a chunk at a time.
+Listed in `route_table`. Archives are streamed both ways, a chunk at a time.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -9,13 +9,17 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from meshd.api.dto import VolumeName
+from meshd.api.parameters import FlagParameter
 from meshd.api.port import VolumeControl
-from meshd.api.requests import caller, is_set
-from meshd.api.responses import closing, json_response
+from meshd.api.requests import caller
+from meshd.api.responses import closing, json_response, page_response
+from meshd.api.routes import TAR
 from meshd.model.errors import Rejected
 from meshd.runtime.base import RuntimeFailure
 
-TAR: Final = "application/x-tar"
+LIVE: Final = FlagParameter("live", "Leave the services with the volume running.")
+FORCE: Final = FlagParameter("force", "Also if the volume has content.")
 _log: Final = structlog.stdlib.get_logger(__name__)
 
 
@@ -25,24 +29,13 @@ class VolumeHandlers:
     def __init__(self, volumes: Callable[[], VolumeControl]) -> None:
         self._volumes = volumes
 
-    def routes(self) -> list[web.RouteDef]:
-        """Routes for the owner of the Unix socket."""
-        volume = "/v1/volumes/{volume}"
-        return [
-            web.get("/v1/volumes", self.all),
-            web.get(volume + "/archive", self.read),
-            web.put(volume + "/archive", self.restore),
-            web.post(volume + "/check-restore", self.check_restore),
-            web.delete(volume, self.remove),
-        ]
-
-    async def all(self, _: web.Request) -> web.Response:
-        return json_response(list(await self._volumes().all()))
+    async def all(self, request: web.Request) -> web.Response:
+        return page_response(request, await self._volumes().all(), lambda each: each.name)
 
     async def read(self, request: web.Request) -> web.StreamResponse:
         """Send the archive. An error after the first chunk cuts the connection, so that the client
         does not take the part for the whole."""
-        name, live = request.match_info["volume"], is_set(request, "live")
+        name, live = request.match_info["volume"], LIVE.read(request)
         response = web.StreamResponse(headers={"Content-Type": TAR})
         async with closing(self._volumes().read(name, live, caller(request))) as chunks:
             first = await anext(chunks, b"")
@@ -62,11 +55,11 @@ class VolumeHandlers:
 
     async def check_restore(self, request: web.Request) -> web.Response:
         name = request.match_info["volume"]
-        found = await self._volumes().check_restore(name, is_set(request, "force"))
-        return json_response({"name": found})
+        found = await self._volumes().check_restore(name, FORCE.read(request))
+        return json_response(VolumeName(found))
 
     async def restore(self, request: web.Request) -> web.Response:
-        name, force = request.match_info["volume"], is_set(request, "force")
+        name, force = request.match_info["volume"], FORCE.read(request)
         await self._volumes().restore(name, _body(request), force, caller(request))
         return web.Response(status=204)
 

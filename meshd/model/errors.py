@@ -1,6 +1,6 @@
 """Errors that several packages raise and handle.
 
-Raised by `meshd.store`, `meshd.control` and `meshd.jobs`. `meshd.api.handlers` maps them to HTTP
+Raised by `meshd.store`, `meshd.control` and `meshd.jobs`. `meshd.api.problems` maps them to HTTP
 statuses, `meshd.api.client` maps these back, and `meshd.cli.session` prints them.
 """
 
@@ -20,3 +20,7 @@ class NotFound(Exception):
 
 class StoreWriteError(sqlite3.OperationalError):
     """The state cannot be written: the disk is full, read-only or gone. Nothing was changed."""
+
+
+class ReaderTooSlow(Exception):
+    """A reader of a stream is too far behind to continue it; it may ask again from where it is."""

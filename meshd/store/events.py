@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.model.errors import StoreWriteError
+from meshd.model.errors import ReaderTooSlow, StoreWriteError
 from meshd.model.event import Event
 from meshd.store.store import Store
 
@@ -19,7 +19,7 @@ KEPT: Final = 10_000
 RECENT: Final = 1_000
 """Events kept in memory for new subscribers."""
 BEHIND: Final = 1_000
-"""Events that a subscriber may be behind."""
+"""Events that a subscriber may be behind before it is dropped."""
 UNWRITTEN: Final = 500
 """Events that may be published before they are stored."""
 
@@ -61,7 +61,7 @@ class EventLog:
         replica: str = "",
         numbers: Mapping[str, float] | None = None,
     ) -> Event:
-        """Add one event. A subscriber that is too far behind misses it."""
+        """Add one event. A subscriber that is too far behind gets no more."""
         self._last += 1
         event = Event(
             id=self._last,
@@ -81,8 +81,10 @@ class EventLog:
             del self._unwritten[:-UNWRITTEN]  # while storing fails, the oldest are lost
         if self._on_event is not None:
             self._on_event(event)
-        for queue in self._queues:
-            if not queue.full():
+        for queue in tuple(self._queues):
+            if queue.full():
+                self._queues.discard(queue)
+            else:
                 queue.put_nowait(event)
         return event
 
@@ -144,11 +146,13 @@ class EventLog:
         return self._last_texts.get(key, "")
 
     async def subscribe(self) -> AsyncIterator[Event]:
-        """Yield events from now on, without end."""
+        """Yield events from now on, without end. Raises ReaderTooSlow after the last one before
+        the subscriber was dropped."""
         queue: asyncio.Queue[Event] = asyncio.Queue(BEHIND)
         self._queues.add(queue)
         try:
-            while True:
+            while queue in self._queues or not queue.empty():
                 yield await queue.get()
+            raise ReaderTooSlow
         finally:
             self._queues.discard(queue)

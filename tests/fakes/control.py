@@ -15,7 +15,7 @@ from meshd.api.dto import (
     Status,
 )
 from meshd.model.certificate import CertificateStatus
-from meshd.model.errors import NotFound
+from meshd.model.errors import NotFound, ReaderTooSlow
 from meshd.model.event import Event
 from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.release import Release
@@ -51,7 +51,7 @@ class FakeControl:
         self.refuse: Exception | None = None
         self.exposition = b"# nothing\n"
         self.ended = asyncio.Event()
-        self.listeners: list[asyncio.Queue[Event | None]] = []
+        self.listeners: list[asyncio.Queue[Event | Exception | None]] = []
         self.queries: list[OutputQuery] = []
         self.at = 0.0
         self.followers: list[asyncio.Queue[tuple[str, str] | None]] = []
@@ -71,6 +71,11 @@ class FakeControl:
         self.stored.append(event)
         for queue in self.listeners:
             queue.put_nowait(event)
+
+    def drop_listeners(self) -> None:
+        """End all subscriptions as if their readers were too far behind."""
+        for queue in self.listeners:
+            queue.put_nowait(ReaderTooSlow())
 
     def status(self) -> Status:
         if self.services is not None:
@@ -165,10 +170,12 @@ class FakeControl:
         return [event for event in self.stored if event.id > since][:limit]
 
     async def subscribe(self) -> AsyncIterator[Event]:
-        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
         self.listeners.append(queue)
         try:
             while (event := await queue.get()) is not None:
+                if isinstance(event, Exception):
+                    raise event
                 yield event
         finally:
             self.listeners.remove(queue)

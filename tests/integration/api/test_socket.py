@@ -6,18 +6,22 @@ import socket
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
 from meshd.api import client as client_module
+from meshd.api import responses
 from meshd.api.client import ApiFailure, Client, NoDaemon, wait_for_daemon
-from meshd.api.dto import LogLine, RestartOrder
+from meshd.api.dto import LogLine, RestartOrder, ServicePolicy
 from meshd.api.port import Control
 from meshd.api.server import ServeError, Serving, serve
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
+from meshd.model.job import JobOrder
 from meshd.model.output import OutputQuery
 from meshd.runtime.base import ImageMissing, RuntimeUnavailable
 from meshd.spec.model import Project, Service
@@ -105,7 +109,7 @@ async def test_wrong_bodies_are_refused_by_field(control: FakeControl, serving: 
     ) as session:
         answer = await session.put("v1/projects/shop", data=b'{"name": "shop", "nmae": 1}')
         assert answer.status == 400
-        assert "nmae" in (await answer.json())["error"]
+        assert "nmae" in (await answer.json(content_type=None))["error"]
         answer = await session.put("v1/projects/other", data=SHOP.model_dump_json())
         assert answer.status == 400
         answer = await session.get("v1/events?since=x")
@@ -251,7 +255,7 @@ async def test_a_request_with_an_unknown_field_is_refused_by_name(
         for method, path, body, field in requests:
             answer = await session.request(method, path, data=body)
             assert answer.status == 400
-            assert field in (await answer.json())["error"]
+            assert field in (await answer.json(content_type=None))["error"]
     assert control.calls == []
     assert control.jobs.orders == []
 
@@ -316,3 +320,123 @@ async def test_a_part_of_a_volume_is_not_taken_for_the_whole(
     with pytest.raises(NotFound, match="there is no volume 'other'"):
         async for _ in client.read_volume("other", False):
             pass
+
+
+def _session(serving: Serving) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        "http://meshd/", connector=aiohttp.UnixConnector(path=str(serving.socket_path))
+    )
+
+
+async def test_errors_are_problems(control: FakeControl, serving: Serving) -> None:
+    control.refuse = Rejected("not now")
+    async with _session(serving) as session:
+        answer = await session.post("v1/replicas/x/drain")
+        assert answer.content_type == "application/problem+json"
+        assert await answer.json(content_type=None) == {
+            "type": "about:blank",
+            "title": "Conflict",
+            "status": 409,
+            "detail": "not now",
+            "error": "not now",
+        }
+        for method, path, status in [
+            ("GET", "v1/nothing", 404),
+            ("PATCH", "v1/status", 405),
+            ("GET", f"v1/events?since={'9' * 5000}", 400),
+        ]:
+            answer = await session.request(method, path)
+            problem = await answer.json(content_type=None)
+            assert (answer.status, problem["status"]) == (status, status)
+            assert problem["detail"]
+            assert ("Allow" in answer.headers) == (status == 405)
+
+
+async def test_a_bug_is_a_problem_without_its_details(
+    control: FakeControl, serving: Serving
+) -> None:
+    control.refuse = RuntimeError("secret detail")
+    async with _session(serving) as session:
+        answer = await session.post("v1/replicas/x/drain")
+        assert answer.status == 500
+        assert "secret" not in await answer.text()
+
+
+async def test_the_description_is_served(serving: Serving) -> None:
+    async with _session(serving) as session:
+        document = await (await session.get("openapi.json")).json()
+        assert document["openapi"] == "3.1.0"
+        assert document["paths"]["/v1/projects/{project}"]["put"]["x-role"] == "admin"
+
+
+async def _pages(session: aiohttp.ClientSession, path: str) -> list[Any]:
+    """Return all pages of a list, each as decoded JSON, by following the links."""
+    found: list[Any] = []
+    while path:
+        answer = await session.get(path)
+        assert answer.status == 200
+        found.append(await answer.json())
+        link = answer.links.get("next")
+        path = str(link["url"].relative()).lstrip("/") if link else ""
+        assert len(found) < 20
+    return found
+
+
+async def test_lists_are_returned_in_pages(control: FakeControl, serving: Serving) -> None:
+    control.policy = [ServicePolicy(f"s{number}", None, False) for number in (3, 1, 2)]
+    for number in range(1, 6):
+        control.emit(Event(number, 1.0, "deploy"))
+    jobs = [control.jobs.begin("shop", "orders", JobOrder(), "test") for _ in range(3)]
+    path = "v1/projects/shop/policy"
+    async with _session(serving) as session:
+        assert [p["service"] for p in (await _pages(session, path))[0]] == ["s3", "s1", "s2"]
+        paged = await _pages(session, f"{path}?limit=2")
+        assert [[p["service"] for p in page] for page in paged] == [["s1", "s2"], ["s3"]]
+        events = await _pages(session, "v1/events?limit=2")
+        assert [[e["id"] for e in page] for page in events] == [[1, 2], [3, 4], [5]]
+        pages = await _pages(session, "v1/jobs?limit=2")
+        assert [len(page["jobs"]) for page in pages] == [2, 1]
+        assert {j["id"] for page in pages for j in page["jobs"]} == {job.id for job in jobs}
+
+
+async def test_events_are_sent_to_browsers(control: FakeControl, serving: Serving) -> None:
+    for number in (1, 2):
+        control.emit(Event(number, 1.0, "deploy"))
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": "1"}
+    async with _session(serving) as session, asyncio.timeout(10):
+        answer = await session.get("v1/events", headers=headers)
+        assert answer.content_type == "text/event-stream"
+        assert await answer.content.readline() == b"id: 2\n"
+        line = await answer.content.readline()
+        assert msgspec.json.decode(line.removeprefix(b"data: "), type=Event).id == 2
+        assert await answer.content.readline() == b"\n"
+        answer.close()
+
+
+async def test_a_client_of_a_stream_that_is_too_far_behind_is_disconnected(
+    control: FakeControl, client: Client
+) -> None:
+    following = client.follow_events()
+    coming = asyncio.ensure_future(anext(following))
+    await wait_until(lambda: control.listeners, what="the client follows")
+    control.drop_listeners()
+    async with asyncio.timeout(10):
+        with pytest.raises(NoDaemon, match="closed the connection"):
+            await coming
+
+
+async def test_a_client_that_does_not_read_is_disconnected(
+    control: FakeControl, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(responses, "WRITE_SECONDS", 0.1)
+    with socket.socket(socket.AF_UNIX) as lazy:
+        lazy.connect(str(serving.socket_path))
+        lazy.sendall(b"GET /v1/events?follow=1 HTTP/1.1\r\nHost: meshd\r\n\r\n")
+        await wait_until(lambda: control.listeners, what="the client follows")
+
+        def is_disconnected() -> bool:
+            for _ in range(100):
+                control.emit(Event(len(control.stored) + 1, 1.0, "deploy", text="x" * 10_000))
+            return not control.listeners
+
+        await wait_until(is_disconnected, what="the client is disconnected")

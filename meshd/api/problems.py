@@ -1,0 +1,76 @@
+"""Errors of the API as problem details (RFC 9457). A middleware of `server`.
+
+`ApiProblem` has the member `error` in addition: versions of the command line before these read it.
+"""
+
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+import pydantic
+import structlog
+from aiohttp import web
+
+from meshd.api.routes import BoundHandler
+from meshd.model.base import Value
+from meshd.model.errors import NotFound, Rejected, StoreWriteError
+from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
+
+PROBLEM: Final = "application/problem+json"
+_KEPT_HEADERS: Final = ("Allow", "WWW-Authenticate", "Retry-After")
+"""Headers of an aiohttp exception that its response must have."""
+_log: Final = structlog.stdlib.get_logger(__name__)
+
+
+class ApiProblem(Value, frozen=True):
+    """Why a request failed (RFC 9457).
+
+    - `type`: always `about:blank`: the status says what kind of problem it is.
+    - `title`: the name of the status; `detail`: the reason and what to do, for people.
+    - `error`: the same as `detail`, for older clients.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    error: str
+
+
+def problem_response(
+    status: int, detail: str, headers: dict[str, str] | None = None
+) -> web.Response:
+    """Return the response for a problem."""
+    problem = ApiProblem("about:blank", HTTPStatus(status).phrase, status, detail, detail)
+    return web.Response(
+        body=msgspec.json.encode(problem), status=status, content_type=PROBLEM, headers=headers
+    )
+
+
+@web.middleware
+async def errors_as_problems(request: web.Request, handler: BoundHandler) -> web.StreamResponse:
+    """Turn an exception of a handler into a problem with the matching status."""
+    headers: dict[str, str] = {}
+    try:
+        return await handler(request)
+    except NotFound as error:
+        status, text = 404, str(error)
+    except Rejected as error:
+        status, text = 409, str(error)
+    except RuntimeUnavailable as error:
+        status, text = 503, f"the runtime does not answer: {error}"
+    except RuntimeFailure as error:
+        status, text = 409, str(error)
+    except StoreWriteError as error:
+        status, text = 507, str(error)
+    except (pydantic.ValidationError, msgspec.MsgspecError) as error:
+        status, text = 400, str(error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        status, text = error.status, error.text or error.reason
+        headers = {name: error.headers[name] for name in _KEPT_HEADERS if name in error.headers}
+    except Exception:  # noqa: BLE001 - a bug of any handler is answered and logged
+        _log.exception("request failed", method=request.method, path=request.path)
+        status, text = 500, "internal error; the log of the daemon has the details"
+    return problem_response(status, text, headers)

@@ -1,0 +1,236 @@
+"""The routes of the API: one table with the handler, role, types and parameters of each.
+
+`server` mounts them with `bind`; `openapi` makes the description from the table.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+from meshd.api.dto import (
+    DeployResult,
+    Health,
+    JobList,
+    LogLine,
+    PlanPreview,
+    Recording,
+    RestartOrder,
+    ScaleOverride,
+    ScaleResult,
+    ServicePolicy,
+    Status,
+    VolumeName,
+    VolumeStatus,
+)
+from meshd.api.handlers import (
+    AT,
+    DECISIONS,
+    EVENTS,
+    FOLLOW,
+    PREVIOUS,
+    REPLICA,
+    SINCE,
+    SINCE_ID,
+    STOP_REPLICAS,
+    TAIL,
+    TAKE_OVER,
+    UNTIL,
+    Handlers,
+)
+from meshd.api.job_handlers import BEFORE, FOLLOW_JOB, JOBS, JobHandlers
+from meshd.api.openapi import DescriptionHandlers
+from meshd.api.port import Control
+from meshd.api.responses import PAGE
+from meshd.api.rollout_handlers import RELEASES, TO, RolloutHandlers
+from meshd.api.routes import METRICS, TAR, BoundHandler, Role
+from meshd.api.volume_handlers import FORCE, LIVE, VolumeHandlers
+from meshd.model.certificate import CertificateStatus
+from meshd.model.event import Event
+from meshd.model.job import Job, JobLine, JobOrder
+from meshd.model.release import Release
+from meshd.model.scaling import ScaleDecision, Sizing
+from meshd.spec.model import Project
+
+_PROJECT: Final = "/v1/projects/{project}"
+_SERVICE: Final = _PROJECT + "/services/{service}"
+_VOLUME: Final = "/v1/volumes/{volume}"
+_VIEW, _OPERATE, _ADMIN = Role.VIEW, Role.OPERATE, Role.ADMIN
+
+PUBLIC_ROUTES: Final = (
+    ApiRoute(
+        "GET", "/metrics", Handlers.metrics, _VIEW, "All metrics for Prometheus.", media=METRICS
+    ),
+    ApiRoute("GET", "/healthz", Handlers.healthz, _VIEW, "Whether the daemon runs.", Health),
+    ApiRoute("GET", "/status", Handlers.status, _VIEW, "The same as /v1/status.", Status),
+)
+"""Routes of the address of `--metrics`, for everyone; they read only."""
+
+CONTROL_ROUTES: Final = (
+    *PUBLIC_ROUTES,
+    ApiRoute("GET", "/v1/status", Handlers.status, _VIEW, "The current state of everything.", Status),
+    ApiRoute(
+        "GET", "/v1/events", Handlers.events, _VIEW,
+        "Events, oldest first; with `Accept: text/event-stream` as server-sent events.",
+        list[Event], query=(SINCE_ID, EVENTS, FOLLOW), streams=Event, paged=True,
+    ),
+    ApiRoute(
+        "GET", "/v1/sizes", Handlers.sizes, _VIEW,
+        "What replicas used in the last week, and the proposed limits.",
+        list[Sizing], query=PAGE, paged=True,
+    ),
+    ApiRoute(
+        "GET", "/v1/certificates", Handlers.certificates, _VIEW,
+        "TLS certificates that the proxy serves, and those that are wanted.",
+        list[CertificateStatus],
+    ),
+    ApiRoute(
+        "POST", "/v1/certificates/{name}/retry", Handlers.retry_certificate, _OPERATE,
+        "Try at once to get a certificate after a failure.", status=204,
+    ),
+    ApiRoute(
+        "PUT", _PROJECT, Handlers.deploy, _ADMIN,
+        "Make a project the desired state; images are pulled and built first.",
+        DeployResult, 202, (TAKE_OVER,), Project,
+    ),
+    ApiRoute(
+        "GET", _PROJECT, Handlers.progress, _VIEW,
+        "Progress of the latest deployment.", DeployResult,
+    ),
+    ApiRoute(
+        "DELETE", _PROJECT, Handlers.down, _ADMIN,
+        "Drain and stop every replica of a project, then forget it.", status=204,
+    ),
+    ApiRoute(
+        "POST", _PROJECT + "/plan", Handlers.plan, _OPERATE,
+        "What a deployment would do; changes nothing.", PlanPreview, body=Project,
+    ),
+    ApiRoute(
+        "GET", _PROJECT + "/policy", Handlers.policies, _VIEW,
+        "For each service, who may call it and who did.",
+        list[ServicePolicy], query=PAGE, paged=True,
+    ),
+    ApiRoute(
+        "PUT", _SERVICE + "/scale", Handlers.scale, _OPERATE,
+        "Set the number of replicas by hand, or return it to the autoscaler.",
+        ScaleResult, body=ScaleOverride,
+    ),
+    ApiRoute(
+        "POST", _SERVICE + "/restart", Handlers.restart, _OPERATE,
+        "Replace all replicas by others of the same revision.", RestartOrder, 202,
+    ),
+    ApiRoute(
+        "GET", _SERVICE + "/logs", Handlers.logs, _VIEW,
+        "Lines of the replicas, oldest first within a replica.",
+        list[LogLine], query=(TAIL, SINCE, UNTIL, REPLICA, PREVIOUS, FOLLOW), streams=LogLine,
+    ),
+    ApiRoute(
+        "GET", _SERVICE + "/decisions", Handlers.decisions, _VIEW,
+        "Decisions of the autoscaler, newest first.",
+        list[ScaleDecision], query=(AT, DECISIONS),
+    ),
+    ApiRoute(
+        "GET", _SERVICE + "/traffic", Handlers.traffic, _VIEW,
+        "Recorded traffic for the simulator.", Recording, query=(SINCE,),
+    ),
+    ApiRoute(
+        "POST", "/v1/replicas/{replica}/drain", Handlers.drain, _OPERATE,
+        "Take a replica out of rotation and replace it.", status=204,
+    ),
+    ApiRoute(
+        "POST", "/v1/shutdown", Handlers.shutdown, _ADMIN,
+        "End the daemon in order.", status=202, query=(STOP_REPLICAS,),
+    ),
+)  # fmt: skip
+
+JOB_ROUTES: Final = (
+    ApiRoute(
+        "POST", _SERVICE + "/jobs", JobHandlers.begin, _OPERATE,
+        "Run a command once in a container of the service.", Job, 202, body=JobOrder,
+    ),
+    ApiRoute(
+        "GET", "/v1/jobs", JobHandlers.list_jobs, _VIEW,
+        "Jobs, newest first, and schedules.", JobList, query=(JOBS, BEFORE), paged=True,
+    ),
+    ApiRoute("GET", "/v1/jobs/{job}", JobHandlers.job, _VIEW, "State of a job.", Job),
+    ApiRoute("DELETE", "/v1/jobs/{job}", JobHandlers.stop, _OPERATE, "Stop a job.", Job, 202),
+    ApiRoute(
+        "GET", "/v1/jobs/{job}/logs", JobHandlers.lines, _VIEW,
+        "Last lines of a job that has ended.",
+        list[JobLine], query=(FOLLOW_JOB,), streams=JobLine,
+    ),
+)  # fmt: skip
+
+VOLUME_ROUTES: Final = (
+    ApiRoute(
+        "GET", "/v1/volumes", VolumeHandlers.all, _VIEW,
+        "Named volumes and the services that mount them.",
+        list[VolumeStatus], query=PAGE, paged=True,
+    ),
+    ApiRoute(
+        "GET", _VOLUME + "/archive", VolumeHandlers.read, _ADMIN,
+        "Content of a volume; the services with it are stopped or quiesced meanwhile.",
+        query=(LIVE,), media=TAR,
+    ),
+    ApiRoute(
+        "PUT", _VOLUME + "/archive", VolumeHandlers.restore, _ADMIN,
+        "Replace the content of a volume.", status=204, query=(FORCE,), body=bytes,
+        body_media=TAR,
+    ),
+    ApiRoute(
+        "POST", _VOLUME + "/check-restore", VolumeHandlers.check_restore, _ADMIN,
+        "Whether a restore may begin; changes nothing.", VolumeName, query=(FORCE,),
+    ),
+    ApiRoute(
+        "DELETE", _VOLUME, VolumeHandlers.remove, _ADMIN,
+        "Delete a volume that no service mounts.", status=204,
+    ),
+)  # fmt: skip
+
+ROLLOUT_ROUTES: Final = (
+    ApiRoute(
+        "GET", _SERVICE + "/releases", RolloutHandlers.releases, _VIEW,
+        "Releases of a service, newest first.", list[Release], query=(RELEASES,),
+    ),
+    ApiRoute(
+        "POST", _SERVICE + "/undo", RolloutHandlers.undo, _OPERATE,
+        "Go back to an earlier release.", Release, 202, (TO,),
+    ),
+    ApiRoute(
+        "POST", _SERVICE + "/pause", RolloutHandlers.pause, _OPERATE,
+        "Stop the rollout where it is.", status=204,
+    ),
+    ApiRoute(
+        "POST", _SERVICE + "/resume", RolloutHandlers.resume, _OPERATE,
+        "Continue a paused rollout.", status=204,
+    ),
+)  # fmt: skip
+
+DESCRIPTION_ROUTES: Final = (
+    ApiRoute(
+        "GET", "/openapi.json", DescriptionHandlers.description, _VIEW,
+        "This description, in OpenAPI 3.1.", dict[str, Any],
+    ),
+)  # fmt: skip
+
+ROUTES: Final = (
+    *CONTROL_ROUTES,
+    *JOB_ROUTES,
+    *VOLUME_ROUTES,
+    *ROLLOUT_ROUTES,
+    *DESCRIPTION_ROUTES,
+)
+"""All routes."""
+
+
+def bind(control: Control) -> Sequence[tuple[ApiRoute, BoundHandler]]:
+    """Return all routes with their handlers for `control`."""
+    handlers = (
+        (CONTROL_ROUTES, Handlers(control)),
+        (JOB_ROUTES, JobHandlers(control.job_control)),
+        (VOLUME_ROUTES, VolumeHandlers(control.volume_control)),
+        (ROLLOUT_ROUTES, RolloutHandlers(control.rollout_control)),
+        (DESCRIPTION_ROUTES, DescriptionHandlers(ROUTES)),
+    )
+    return [
+        (route, partial(route.handler, bound)) for routes, bound in handlers for route in routes
+    ]

@@ -1,0 +1,66 @@
+"""A route of the API: the request that it takes, its handler, and who may send it.
+
+`route_table` lists all routes, `server` mounts them, `openapi` describes them.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from aiohttp import web
+
+from meshd.api.parameters import Parameter
+
+BoundHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+EVENT_STREAM: Final = "text/event-stream"
+TAR: Final = "application/x-tar"
+METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Role(StrEnum):
+    """What a caller may do. Each role may do what the ones before it may."""
+
+    VIEW = "view"
+    """Read the state, logs and history."""
+    OPERATE = "operate"
+    """Scale, restart, drain, run jobs, and steer rollouts of what is deployed."""
+    ADMIN = "admin"
+    """Deploy and remove, read and replace data, and end the daemon."""
+
+    def includes(self, other: "Role") -> bool:
+        """Whether this role may do what `other` may."""
+        order = tuple(Role)
+        return order.index(self) >= order.index(other)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiRoute:
+    """One operation.
+
+    - `path`: with the path parameters in braces.
+    - `handler`: the method of a handler class, not bound to an instance.
+    - `role`: the lowest role that may use it. Routes of the role `view` change nothing.
+    - `summary`: one sentence, for the description.
+    - `response`: type of the response; None: it has no JSON.
+    - `body`, `body_media`: type and media type of the request's body; None: it has none.
+    - `media`: media type of the response.
+    - `streams`: type of the values that `follow=1` streams; None: it has no stream.
+    - `paged`: whether a `Link` header leads to the next page.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[Any, web.Request], Awaitable[web.StreamResponse]]
+    role: Role
+    summary: str
+    response: Any = None
+    status: int = 200
+    query: tuple[Parameter, ...] = ()
+    body: Any = None
+    body_media: str = JSON
+    media: str = JSON
+    streams: Any = None
+    paged: bool = False
