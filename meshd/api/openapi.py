@@ -15,7 +15,7 @@ import pydantic
 from aiohttp import web
 
 from meshd.api.problems import PROBLEM, ApiProblem
-from meshd.api.routes import EVENT_STREAM, JSON, NDJSON, Role
+from meshd.api.routes import EVENT_STREAM, JSON, NDJSON, ApiRoute, Role
 
 _COMPONENTS: Final = "#/components/schemas/"
 _PATH_PARAMETERS: Final = {

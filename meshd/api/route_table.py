@@ -42,7 +42,7 @@ from meshd.api.openapi import DescriptionHandlers
 from meshd.api.port import Control
 from meshd.api.responses import PAGE
 from meshd.api.rollout_handlers import RELEASES, TO, RolloutHandlers
-from meshd.api.routes import METRICS, TAR, BoundHandler, Role
+from meshd.api.routes import METRICS, TAR, ApiRoute, BoundHandler, Role
 from meshd.api.volume_handlers import FORCE, LIVE, VolumeHandlers
 from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
@@ -67,7 +67,8 @@ PUBLIC_ROUTES: Final = (
 
 CONTROL_ROUTES: Final = (
     *PUBLIC_ROUTES,
-    ApiRoute("GET", "/v1/status", Handlers.status, _VIEW, "The current state of everything.", Status),
+    ApiRoute("GET", "/v1/status", Handlers.status, _VIEW, "The current state of everything.",
+        Status),
     ApiRoute(
         "GET", "/v1/events", Handlers.events, _VIEW,
         "Events, oldest first; with `Accept: text/event-stream` as server-sent events.",

@@ -22,7 +22,7 @@ from meshd.api.limits import MAX_BODY_BYTES
 from meshd.api.port import Control
 from meshd.api.problems import errors_as_problems
 from meshd.api.route_table import PUBLIC_ROUTES, bind
-from meshd.api.routes import BoundHandler
+from meshd.api.routes import ApiRoute, BoundHandler
 from proxy.ipc import address as addresses
 
 SHUTDOWN_SECONDS: Final = 2.0
