@@ -8,7 +8,9 @@ The server is `meshd.api.server`; `docs/api.md` describes the operations.
 
 import asyncio
 import collections
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -30,6 +32,7 @@ from meshd.api.dto import (
     Status,
     VolumeStatus,
 )
+from meshd.model.access import AuditEntry, CreatedToken, CurrentCaller, NewToken, Token
 from meshd.model.certificate import CertificateStatus
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
@@ -67,20 +70,58 @@ class ApiFailure(Exception):
     """The daemon answered with an error other than "rejected" or "not found"."""
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteDaemon:
+    """A daemon that is reached over TCP.
+
+    - `url`: `https://HOST:PORT`, or `http://` for a loopback address.
+    - `token`: what `meshd token create` printed; empty: none.
+    - `ca`: PEM file with the authorities of its certificate; empty: those of the system.
+    - `certificate`, `key`: PEM files of the client's own certificate; empty: none.
+    """
+
+    url: str
+    token: str = field(default="", repr=False)
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
 class Client:
-    """A connection to one daemon; an asynchronous context manager.
+    """A connection to one daemon; an asynchronous context manager. `daemon` is the path of its
+    Unix socket, or where it is reached over TCP.
 
     Every method may raise NoDaemon, NotFound, Rejected and ApiFailure.
     """
 
-    def __init__(self, socket_path: Path) -> None:
-        self._path = socket_path
+    def __init__(self, daemon: Path | RemoteDaemon) -> None:
+        self._daemon = daemon
         self._session: aiohttp.ClientSession | None = None
 
+    @property
+    def _place(self) -> str:
+        """Where the daemon is, for messages."""
+        return self._daemon.url if isinstance(self._daemon, RemoteDaemon) else str(self._daemon)
+
+    @property
+    def _log(self) -> str:
+        """Where the log of the daemon is, for messages."""
+        if isinstance(self._daemon, RemoteDaemon):
+            return "daemon.log in its state directory"
+        return str(self._daemon.parent / "daemon.log")
+
     async def __aenter__(self) -> Self:
+        if isinstance(self._daemon, RemoteDaemon):
+            url = self._daemon.url.rstrip("/") + "/"
+            connector: aiohttp.BaseConnector = _tcp_connector(self._daemon)
+            token = self._daemon.token
+        else:
+            url, token = "http://meshd/", ""
+            connector = aiohttp.UnixConnector(path=str(self._daemon))
         self._session = aiohttp.ClientSession(
-            "http://meshd/",
-            connector=aiohttp.UnixConnector(path=str(self._path)),
+            url,
+            connector=connector,
+            headers={"Authorization": f"Bearer {token}"} if token else None,
             timeout=SHORT_TIMEOUT,
             read_bufsize=MAX_LINE_BYTES,
         )
@@ -234,7 +275,7 @@ class Client:
         except aiohttp.ClientPayloadError as error:
             raise ApiFailure(
                 "the backup failed before it was complete; the log of the daemon says why: "
-                f"{self._path.parent / 'daemon.log'}"
+                f"{self._log}"
             ) from error
         except aiohttp.ClientConnectionError as error:
             raise NoDaemon(self._describe(error)) from error
@@ -275,6 +316,30 @@ class Client:
     def follow_events(self, since: int = 0) -> AsyncIterator[Event]:
         """Yield stored events with id > since, then new ones."""
         return self._stream(f"v1/events?since={since}&follow=1", Event)
+
+    # Access
+
+    async def caller(self) -> CurrentCaller:
+        """Return who the daemon takes this client for."""
+        return msgspec.json.decode(await self._call("GET", "v1/caller"), type=CurrentCaller)
+
+    async def tokens(self) -> Sequence[Token]:
+        """Return all tokens, without their secrets."""
+        return msgspec.json.decode(await self._call("GET", "v1/tokens"), type=list[Token])
+
+    async def create_token(self, new: NewToken) -> CreatedToken:
+        """Create a token; its secret is in the result only."""
+        raw = await self._call("POST", "v1/tokens", msgspec.json.encode(new))
+        return msgspec.json.decode(raw, type=CreatedToken)
+
+    async def revoke_token(self, id: str) -> None:
+        """Revoke a token."""
+        await self._call("DELETE", f"v1/tokens/{_quoted(id)}")
+
+    async def audit(self, limit: int, before: int = 0) -> Sequence[AuditEntry]:
+        """Return who changed what, newest first."""
+        raw = await self._call("GET", f"v1/audit?before={before}&limit={limit}")
+        return msgspec.json.decode(raw, type=list[AuditEntry])
 
     # Jobs
 
@@ -330,8 +395,8 @@ class Client:
                 return raw
         except TimeoutError as error:
             raise ApiFailure(
-                f"the daemon at {self._path} did not answer within {limit.total:g} s; its log is "
-                f"{self._path.parent / 'daemon.log'}"
+                f"the daemon at {self._place} did not answer within {limit.total:g} s; its log is "
+                f"{self._log}"
             ) from error
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
             raise NoDaemon(self._describe(error)) from error
@@ -365,9 +430,26 @@ class Client:
 
     def _describe(self, error: Exception) -> str:
         """Return the text of NoDaemon for a connection error."""
+        if isinstance(self._daemon, RemoteDaemon) and isinstance(
+            error, aiohttp.ClientConnectorError | aiohttp.ClientSSLError
+        ):
+            return f"no daemon answers at {self._place}: {error}"
         if isinstance(error, aiohttp.ClientConnectorError):
-            return f"no daemon answers at {self._path}; start one with `meshd up -f FILE`"
-        return f"the daemon at {self._path} closed the connection"
+            return f"no daemon answers at {self._place}; start one with `meshd up -f FILE`"
+        return f"the daemon at {self._place} closed the connection"
+
+
+def _tcp_connector(daemon: RemoteDaemon) -> aiohttp.TCPConnector:
+    """Return the connector for a daemon over TCP. Raises ApiFailure if a file cannot be used."""
+    if not daemon.url.startswith("https:"):
+        return aiohttp.TCPConnector()
+    try:
+        context = ssl.create_default_context(cafile=daemon.ca or None)
+        if daemon.certificate:
+            context.load_cert_chain(daemon.certificate, daemon.key or None)
+    except (OSError, ValueError) as error:
+        raise ApiFailure(f"the certificate for {daemon.url} cannot be used: {error}") from error
+    return aiohttp.TCPConnector(ssl=context)
 
 
 def _logs_path(project: str, service: str, query: OutputQuery) -> str:

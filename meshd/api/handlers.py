@@ -17,7 +17,7 @@ from meshd.api.dto import Health, LogLine, ScaleOverride
 from meshd.api.limits import MAX_EVENTS, MAX_LOG_LINES
 from meshd.api.parameters import MAX_DIGITS, FlagParameter, NumberParameter, TextParameter
 from meshd.api.port import Control
-from meshd.api.requests import caller, project_name, service_names
+from meshd.api.requests import caller, identity, project_name, service_names, visible
 from meshd.api.responses import (
     accepts_events,
     closing,
@@ -74,8 +74,16 @@ class Handlers:
         state = self._control.status().runtime_state
         return json_response(Health("ok", state))
 
-    async def status(self, _: web.Request) -> web.Response:
-        return json_response(self._control.status())
+    async def status(self, request: web.Request) -> web.Response:
+        found = self._control.status()
+        if identity(request).project:
+            found = msgspec.structs.replace(
+                found,
+                services=tuple(s for s in found.services if visible(request, s.project)),
+                projects=tuple(p for p in found.projects if visible(request, p.name)),
+                images=(),
+            )
+        return json_response(found)
 
     async def deploy(self, request: web.Request) -> web.Response:
         project = await _read_project(request)
@@ -157,7 +165,9 @@ class Handlers:
         return json_response(self._control.traffic(*service_names(request), since))
 
     async def sizes(self, request: web.Request) -> web.Response:
-        return page_response(request, self._control.sizes(), lambda each: each.service)
+        found = self._control.sizes()
+        shown = [each for each in found if visible(request, each.service.partition("/")[0])]
+        return page_response(request, shown, lambda each: each.service)
 
     async def certificates(self, _: web.Request) -> web.Response:
         return json_response(list(self._control.certificates()))
@@ -171,15 +181,17 @@ class Handlers:
         if not FOLLOW.read(request) and not accepts_events(request):
             found = list(self._control.events(since, limit))
             link = next_link(request, since=found[-1].id) if found[limit - 1 :] else None
-            return json_response(found, headers=link)
+            shown = [event for event in found if visible(request, event.project)]
+            return json_response(shown, headers=link)
         last = request.headers.get(LAST_EVENT_ID, "")
         if last.isdecimal():
             since = min(int(last[:MAX_DIGITS]), _MAX_ID)
-        return await stream(request, self._events_since(since, limit))
+        return await stream(request, self._events_since(since, limit, identity(request).project))
 
-    async def _events_since(self, since: int, limit: int) -> AsyncIterator[Event]:
-        """Yield the stored events, then new ones as they happen. No event is lost or repeated in
-        between: the subscription begins before the stored events are read."""
+    async def _events_since(self, since: int, limit: int, project: str) -> AsyncIterator[Event]:
+        """Yield the stored events, then new ones as they happen, of `project` if that is set. No
+        event is lost or repeated in between: the subscription begins before the stored events are
+        read."""
         async with closing(self._control.subscribe()) as subscription:
             first = asyncio.ensure_future(anext(subscription))
             try:
@@ -188,10 +200,11 @@ class Handlers:
                 while stored := self._control.events(since, limit):
                     for event in stored:
                         since = event.id
-                        yield event
+                        if project in ("", event.project):
+                            yield event
                 event = await first
                 while True:
-                    if event.id > since:
+                    if event.id > since and project in ("", event.project):
                         yield event
                     event = await anext(subscription)
             except StopAsyncIteration:

@@ -9,9 +9,10 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from meshd.api.dto import JobList
 from meshd.api.parameters import FlagParameter, NumberParameter, TextParameter
 from meshd.api.port import JobControl
-from meshd.api.requests import caller, service_names
+from meshd.api.requests import caller, service_names, visible
 from meshd.api.responses import MAX_PAGE, closing, json_response, next_link, stream
 from meshd.model.job import JobLine, JobOrder
 
@@ -33,13 +34,14 @@ class JobHandlers:
 
     async def list_jobs(self, request: web.Request) -> web.Response:
         found, limit, before = self._jobs().list(), JOBS.read(request), BEFORE.read(request)
-        jobs = found.jobs
+        jobs = tuple(job for job in found.jobs if visible(request, job.project))
+        schedules = tuple(each for each in found.schedules if visible(request, each.project))
         if before:
             ids = [job.id for job in jobs]
             jobs = jobs[ids.index(before) + 1 :] if before in ids else ()
         page = jobs[: limit or None]
         link = next_link(request, before=page[-1].id) if len(page) < len(jobs) else None
-        return json_response(msgspec.structs.replace(found, jobs=page), headers=link)
+        return json_response(JobList(page, schedules), headers=link)
 
     async def job(self, request: web.Request) -> web.Response:
         return json_response(self._jobs().job(request.match_info["job"]))

@@ -15,7 +15,8 @@ import pydantic
 from aiohttp import web
 
 from meshd.api.problems import PROBLEM, ApiProblem
-from meshd.api.routes import EVENT_STREAM, JSON, NDJSON, ApiRoute, Role
+from meshd.api.routes import EVENT_STREAM, JSON, NDJSON, ApiRoute
+from meshd.model.access import Role
 
 _COMPONENTS: Final = "#/components/schemas/"
 _PATH_PARAMETERS: Final = {
@@ -24,6 +25,7 @@ _PATH_PARAMETERS: Final = {
     "replica": "Name of a replica.",
     "job": "Id of a job.",
     "name": "A host name.",
+    "token": "Id of a token.",
     "volume": "Name of a volume on the runtime or in the Compose file.",
 }
 

@@ -20,6 +20,7 @@ from meshd.api.dto import (
     Status,
     VolumeStatus,
 )
+from meshd.model.access import AuditEntry, CreatedToken, Identity, NewToken, Token
 from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
 from meshd.model.job import Job, JobOrder
@@ -109,6 +110,9 @@ class Control(Protocol):
     def rollout_control(self) -> "RolloutControl":
         """Return the operations on rollouts. Raises Rejected if this daemon has none."""
 
+    def access_control(self) -> "AccessControl":
+        """Return the operations on tokens and the audit log."""
+
     async def shutdown(self, stop_replicas: bool) -> None:
         """End the whole daemon in order; with `stop_replicas` take every project down first."""
 
@@ -134,6 +138,28 @@ class JobControl(Protocol):
 
     def follow(self, id: str) -> AsyncIterator[str]:
         """Yield all lines of a job until it ends, from the oldest that is kept."""
+
+
+class AccessControl(Protocol):
+    """Tokens, and the log of what was changed."""
+
+    def authenticate(self, secret: str) -> Token | None:
+        """Return the token with this secret; None if it is unknown, revoked or expired."""
+
+    def tokens(self) -> Sequence[Token]:
+        """Return all tokens, oldest first."""
+
+    def create_token(self, new: NewToken, who: str) -> CreatedToken:
+        """Store a new token. Raises Rejected if there are too many."""
+
+    def revoke_token(self, id: str) -> None:
+        """Delete a token. Raises NotFound."""
+
+    def record(self, caller: Identity, method: str, path: str, status: int, detail: str) -> None:
+        """Add a request to the audit log; only a warning if it cannot be stored."""
+
+    def audit(self, before: int, limit: int) -> Sequence[AuditEntry]:
+        """Return the newest entries with a smaller id (0: of all), newest first."""
 
 
 class RolloutControl(Protocol):

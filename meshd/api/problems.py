@@ -47,30 +47,34 @@ def problem_response(
     )
 
 
+def describe_error(error: Exception) -> tuple[int, str, dict[str, str]]:
+    """Return the status, the reason, and the headers of the response to an exception."""
+    match error:
+        case NotFound():
+            return 404, str(error), {}
+        case RuntimeUnavailable():
+            return 503, f"the runtime does not answer: {error}", {}
+        case Rejected() | RuntimeFailure():
+            return 409, str(error), {}
+        case StoreWriteError():
+            return 507, str(error), {}
+        case pydantic.ValidationError() | msgspec.MsgspecError():
+            return 400, str(error), {}
+        case web.HTTPException():
+            kept = {name: error.headers[name] for name in _KEPT_HEADERS if name in error.headers}
+            return error.status, error.text or error.reason, kept
+    return 500, "internal error; the log of the daemon has the details", {}
+
+
 @web.middleware
 async def errors_as_problems(request: web.Request, handler: BoundHandler) -> web.StreamResponse:
     """Turn an exception of a handler into a problem with the matching status."""
-    headers: dict[str, str] = {}
     try:
         return await handler(request)
-    except NotFound as error:
-        status, text = 404, str(error)
-    except Rejected as error:
-        status, text = 409, str(error)
-    except RuntimeUnavailable as error:
-        status, text = 503, f"the runtime does not answer: {error}"
-    except RuntimeFailure as error:
-        status, text = 409, str(error)
-    except StoreWriteError as error:
-        status, text = 507, str(error)
-    except (pydantic.ValidationError, msgspec.MsgspecError) as error:
-        status, text = 400, str(error)
-    except web.HTTPException as error:
-        if error.status < 400:
+    except Exception as error:
+        if isinstance(error, web.HTTPException) and error.status < 400:
             raise
-        status, text = error.status, error.text or error.reason
-        headers = {name: error.headers[name] for name in _KEPT_HEADERS if name in error.headers}
-    except Exception:  # noqa: BLE001 - a bug of any handler is answered and logged
-        _log.exception("request failed", method=request.method, path=request.path)
-        status, text = 500, "internal error; the log of the daemon has the details"
-    return problem_response(status, text, headers)
+        status, text, headers = describe_error(error)
+        if status == 500:
+            _log.exception("request failed", method=request.method, path=request.path)
+        return problem_response(status, text, headers)

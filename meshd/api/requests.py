@@ -10,12 +10,35 @@ from typing import Final
 
 from aiohttp import web
 
+from meshd.model.access import Identity, Role
+
 _UCRED: Final = struct.Struct("3i")
 """`struct ucred` of unix(7): pid, uid, gid."""
 
 
+CALLER: Final = web.RequestKey("caller", Identity)
+"""Where the guard of the TCP address leaves the caller."""
+
+
+def identity(request: web.Request) -> Identity:
+    """Return who sent a request: the caller that the guard of the TCP address found, or the user
+    at the other end of the Unix socket, who is its owner or root."""
+    found = request.get(CALLER)
+    return found or Identity(_socket_user(request), Role.ADMIN)
+
+
 def caller(request: web.Request) -> str:
-    """Return the name of the user at the other end of the Unix socket, as the kernel reports it."""
+    """Return the name of the caller, for events and messages."""
+    return identity(request).who
+
+
+def visible(request: web.Request, project: str) -> bool:
+    """Whether the caller may see a project."""
+    return identity(request).project in ("", project)
+
+
+def _socket_user(request: web.Request) -> str:
+    """Return the user at the other end of the Unix socket, as the kernel reports it."""
     connection = request.transport.get_extra_info("socket") if request.transport else None
     if connection is None or connection.family != socket.AF_UNIX:
         return "unknown"

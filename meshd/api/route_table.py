@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
+from meshd.api.access import protect
+from meshd.api.access_handlers import BEFORE_ID, ENTRIES, AccessHandlers
 from meshd.api.dto import (
     DeployResult,
     Health,
@@ -42,8 +44,9 @@ from meshd.api.openapi import DescriptionHandlers
 from meshd.api.port import Control
 from meshd.api.responses import PAGE
 from meshd.api.rollout_handlers import RELEASES, TO, RolloutHandlers
-from meshd.api.routes import METRICS, TAR, ApiRoute, BoundHandler, Role
+from meshd.api.routes import METRICS, TAR, ApiRoute, BoundHandler
 from meshd.api.volume_handlers import FORCE, LIVE, VolumeHandlers
+from meshd.model.access import AuditEntry, CreatedToken, CurrentCaller, NewToken, Role, Token
 from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
 from meshd.model.job import Job, JobLine, JobOrder
@@ -58,26 +61,34 @@ _VIEW, _OPERATE, _ADMIN = Role.VIEW, Role.OPERATE, Role.ADMIN
 
 PUBLIC_ROUTES: Final = (
     ApiRoute(
-        "GET", "/metrics", Handlers.metrics, _VIEW, "All metrics for Prometheus.", media=METRICS
+        "GET", "/metrics", Handlers.metrics, _VIEW, "All metrics for Prometheus.", media=METRICS,
     ),
-    ApiRoute("GET", "/healthz", Handlers.healthz, _VIEW, "Whether the daemon runs.", Health),
-    ApiRoute("GET", "/status", Handlers.status, _VIEW, "The same as /v1/status.", Status),
-)
+    ApiRoute(
+        "GET", "/healthz", Handlers.healthz, _VIEW, "Whether the daemon runs.",
+        Health, filtered=True,
+    ),
+    ApiRoute(
+        "GET", "/status", Handlers.status, _VIEW, "The same as /v1/status.",
+        Status, filtered=True,
+    ),
+)  # fmt: skip
 """Routes of the address of `--metrics`, for everyone; they read only."""
 
 CONTROL_ROUTES: Final = (
     *PUBLIC_ROUTES,
-    ApiRoute("GET", "/v1/status", Handlers.status, _VIEW, "The current state of everything.",
-        Status),
+    ApiRoute(
+        "GET", "/v1/status", Handlers.status, _VIEW, "The current state of everything.",
+        Status, filtered=True,
+    ),
     ApiRoute(
         "GET", "/v1/events", Handlers.events, _VIEW,
         "Events, oldest first; with `Accept: text/event-stream` as server-sent events.",
-        list[Event], query=(SINCE_ID, EVENTS, FOLLOW), streams=Event, paged=True,
+        list[Event], query=(SINCE_ID, EVENTS, FOLLOW), streams=Event, paged=True, filtered=True,
     ),
     ApiRoute(
         "GET", "/v1/sizes", Handlers.sizes, _VIEW,
         "What replicas used in the last week, and the proposed limits.",
-        list[Sizing], query=PAGE, paged=True,
+        list[Sizing], query=PAGE, paged=True, filtered=True,
     ),
     ApiRoute(
         "GET", "/v1/certificates", Handlers.certificates, _VIEW,
@@ -150,7 +161,8 @@ JOB_ROUTES: Final = (
     ),
     ApiRoute(
         "GET", "/v1/jobs", JobHandlers.list_jobs, _VIEW,
-        "Jobs, newest first, and schedules.", JobList, query=(JOBS, BEFORE), paged=True,
+        "Jobs, newest first, and schedules.",
+        JobList, query=(JOBS, BEFORE), paged=True, filtered=True,
     ),
     ApiRoute("GET", "/v1/jobs/{job}", JobHandlers.job, _VIEW, "State of a job.", Job),
     ApiRoute("DELETE", "/v1/jobs/{job}", JobHandlers.stop, _OPERATE, "Stop a job.", Job, 202),
@@ -206,10 +218,34 @@ ROLLOUT_ROUTES: Final = (
     ),
 )  # fmt: skip
 
+ACCESS_ROUTES: Final = (
+    ApiRoute(
+        "GET", "/v1/caller", AccessHandlers.current, _VIEW,
+        "Who the daemon takes the caller for.", CurrentCaller, filtered=True,
+    ),
+    ApiRoute(
+        "GET", "/v1/tokens", AccessHandlers.tokens, _ADMIN,
+        "All tokens, without their secrets.", list[Token], query=PAGE, paged=True,
+    ),
+    ApiRoute(
+        "POST", "/v1/tokens", AccessHandlers.create, _ADMIN,
+        "Create a token; its secret is in this response only.", CreatedToken, 201, body=NewToken,
+    ),
+    ApiRoute(
+        "DELETE", "/v1/tokens/{token}", AccessHandlers.revoke, _ADMIN,
+        "Revoke a token.", status=204,
+    ),
+    ApiRoute(
+        "GET", "/v1/audit", AccessHandlers.audit, _ADMIN,
+        "Who changed what, newest first.", list[AuditEntry], query=(BEFORE_ID, ENTRIES),
+        paged=True,
+    ),
+)  # fmt: skip
+
 DESCRIPTION_ROUTES: Final = (
     ApiRoute(
         "GET", "/openapi.json", DescriptionHandlers.description, _VIEW,
-        "This description, in OpenAPI 3.1.", dict[str, Any],
+        "This description, in OpenAPI 3.1.", dict[str, Any], filtered=True,
     ),
 )  # fmt: skip
 
@@ -218,20 +254,24 @@ ROUTES: Final = (
     *JOB_ROUTES,
     *VOLUME_ROUTES,
     *ROLLOUT_ROUTES,
+    *ACCESS_ROUTES,
     *DESCRIPTION_ROUTES,
 )
 """All routes."""
 
 
 def bind(control: Control) -> Sequence[tuple[ApiRoute, BoundHandler]]:
-    """Return all routes with their handlers for `control`."""
+    """Return all routes with their handlers for `control`, protected."""
     handlers = (
         (CONTROL_ROUTES, Handlers(control)),
         (JOB_ROUTES, JobHandlers(control.job_control)),
         (VOLUME_ROUTES, VolumeHandlers(control.volume_control)),
         (ROLLOUT_ROUTES, RolloutHandlers(control.rollout_control)),
+        (ACCESS_ROUTES, AccessHandlers(control.access_control)),
         (DESCRIPTION_ROUTES, DescriptionHandlers(ROUTES)),
     )
     return [
-        (route, partial(route.handler, bound)) for routes, bound in handlers for route in routes
+        (route, protect(route, partial(route.handler, bound), control))
+        for routes, bound in handlers
+        for route in routes
     ]

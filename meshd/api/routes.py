@@ -5,12 +5,12 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from aiohttp import web
 
 from meshd.api.parameters import Parameter
+from meshd.model.access import Role
 
 BoundHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON: Final = "application/json"
@@ -18,22 +18,6 @@ NDJSON: Final = "application/x-ndjson"
 EVENT_STREAM: Final = "text/event-stream"
 TAR: Final = "application/x-tar"
 METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class Role(StrEnum):
-    """What a caller may do. Each role may do what the ones before it may."""
-
-    VIEW = "view"
-    """Read the state, logs and history."""
-    OPERATE = "operate"
-    """Scale, restart, drain, run jobs, and steer rollouts of what is deployed."""
-    ADMIN = "admin"
-    """Deploy and remove, read and replace data, and end the daemon."""
-
-    def includes(self, other: "Role") -> bool:
-        """Whether this role may do what `other` may."""
-        order = tuple(Role)
-        return order.index(self) >= order.index(other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +33,8 @@ class ApiRoute:
     - `media`: media type of the response.
     - `streams`: type of the values that `follow=1` streams; None: it has no stream.
     - `paged`: whether a `Link` header leads to the next page.
+    - `filtered`: whether a caller for one project gets the part of the response about it. Other
+      routes without a project in their path are not for these callers.
     """
 
     method: str
@@ -64,3 +50,4 @@ class ApiRoute:
     media: str = JSON
     streams: Any = None
     paged: bool = False
+    filtered: bool = False

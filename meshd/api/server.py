@@ -5,11 +5,13 @@
 
 Started by `meshd.daemon.wiring`; `route_table` lists the requests and their
 handlers. Only its owner may open
-the Unix socket (mode 0600). The TCP address serves `/metrics`, `/healthz` and `/status`.
+the Unix socket (mode 0600). The address of `--metrics` serves `/metrics`, `/healthz` and `/status`
+to everyone, and that of `--api` all routes to callers with a token or a client certificate.
 """
 
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,11 +20,13 @@ from typing import Final
 
 from aiohttp import web
 
+from meshd.api.access import TcpGuard
 from meshd.api.limits import MAX_BODY_BYTES
 from meshd.api.port import Control
 from meshd.api.problems import errors_as_problems
 from meshd.api.route_table import PUBLIC_ROUTES, bind
 from meshd.api.routes import ApiRoute, BoundHandler
+from meshd.api.tcp_address import ServeError, TcpSettings, load_tls
 from proxy.ipc import address as addresses
 
 SHUTDOWN_SECONDS: Final = 2.0
@@ -31,25 +35,24 @@ BACKLOG: Final = 128
 """Connections that the kernel queues, the customary value of listen(2)."""
 
 
-class ServeError(Exception):
-    """An address is in use or cannot be bound; the text names it and says what to do."""
-
-
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """The addresses that the server is bound to; `metrics_address` is `HOST:PORT`."""
+    """The addresses that the server is bound to, as `HOST:PORT`; `tcp_address` is empty if the API
+    has none."""
 
     socket_path: Path
     metrics_address: str
+    tcp_address: str = ""
 
 
 @asynccontextmanager
 async def serve(
-    control: Control, socket_path: Path | str, metrics_address: str
+    control: Control, socket_path: Path | str, metrics_address: str, tcp: TcpSettings | None = None
 ) -> AsyncIterator[Serving]:
     """Serve the API until the end of the block; open requests then get two seconds to finish.
 
-    `metrics_address` is `HOST:PORT`; port 0 picks a free port. Raises ServeError.
+    `metrics_address` is `HOST:PORT`; port 0 picks a free port. With `tcp` the API is served at a
+    TCP address as well. Raises ServeError.
     """
     path = Path(socket_path)
     routes = bind(control)
@@ -57,18 +60,31 @@ async def serve(
         unix = _bind_unix(path)
         stack.callback(_unlink, path, os.stat(path).st_ino)
         stack.callback(unix.close)
-        tcp = _bind_tcp(metrics_address)
-        stack.callback(tcp.close)
+        metrics = _bind_tcp(metrics_address, "metrics")
+        stack.callback(metrics.close)
+        public = [(route, bound) for route, bound in routes if route in PUBLIC_ROUTES]
         await _start(stack, unix, routes)
-        await _start(stack, tcp, [each for each in routes if each[0] in PUBLIC_ROUTES])
-        host, port = tcp.getsockname()[:2]
-        yield Serving(path, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        await _start(stack, metrics, public)
+        address = ""
+        if tcp is not None:
+            context, names = load_tls(tcp)
+            bound = _bind_tcp(tcp.address, "the API")
+            stack.callback(bound.close)
+            guard = TcpGuard(control.access_control(), names)
+            await _start(stack, bound, routes, guard, context)
+            address = _address_of(bound)
+        yield Serving(path, _address_of(metrics), address)
 
 
 async def _start(
-    stack: AsyncExitStack, sock: socket.socket, routes: Sequence[tuple[ApiRoute, BoundHandler]]
+    stack: AsyncExitStack,
+    sock: socket.socket,
+    routes: Sequence[tuple[ApiRoute, BoundHandler]],
+    guard: TcpGuard | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
-    app = web.Application(middlewares=[errors_as_problems], client_max_size=MAX_BODY_BYTES)
+    steps = [errors_as_problems, *([guard.check] if guard else ())]
+    app = web.Application(middlewares=steps, client_max_size=MAX_BODY_BYTES)
     for route, handler in routes:
         # A GET route also takes HEAD.
         options = {"allow_head": True} if route.method == "GET" else {}
@@ -76,7 +92,12 @@ async def _start(
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.SockSite(runner, sock, backlog=BACKLOG).start()
+    await web.SockSite(runner, sock, backlog=BACKLOG, ssl_context=tls).start()
+
+
+def _address_of(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _bind_unix(path: Path) -> socket.socket:
@@ -109,7 +130,7 @@ def _accepts_connections(path: Path) -> bool:
         return probe.connect_ex(str(path)) == 0
 
 
-def _bind_tcp(address: str) -> socket.socket:
+def _bind_tcp(address: str, purpose: str) -> socket.socket:
     try:
         parsed = addresses.parse(address)
         if parsed.path:
@@ -117,7 +138,7 @@ def _bind_tcp(address: str) -> socket.socket:
         family, where = addresses.resolve(parsed)
         sock = socket.create_server(where, family=family, backlog=BACKLOG)
     except (OSError, addresses.BadAddress) as error:
-        raise ServeError(f"cannot listen at {address} for metrics: {error}") from error
+        raise ServeError(f"cannot listen at {address} for {purpose}: {error}") from error
     sock.setblocking(False)
     return sock
 

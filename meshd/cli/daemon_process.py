@@ -23,6 +23,7 @@ from typing import Final
 import msgspec
 
 from meshd.api.client import wait_for_daemon
+from meshd.api.tcp_address import TcpSettings
 from meshd.cli import output
 from meshd.spec.model.acme import ACME_VARIABLE
 from meshd.spec.model.proxy_settings import ProxySettings
@@ -66,6 +67,7 @@ class DaemonOptions:
     - `start_limit`: replicas that may start at once on a node; 0: one per CPU, at least two.
     - `adopt`: adopt containers that something else started.
     - `proxy`: settings of the proxy as a whole.
+    - `api`: where the API is served over TCP; None: at the Unix socket only.
     - `filter_host`: limit what containers of internal networks reach on the host.
     """
 
@@ -78,6 +80,7 @@ class DaemonOptions:
     adopt: bool = True
     proxy: ProxySettings = field(default_factory=ProxySettings)
     filter_host: bool = True
+    api: TcpSettings | None = None
 
     def config(self) -> SupervisorConfig:
         """Return the configuration of the supervisor and its children. The keeper starts first
@@ -91,6 +94,7 @@ class DaemonOptions:
                 *(() if self.adopt else ("--no-adopt",)),
                 *(() if self.filter_host else ("--no-filter",)),
                 *_edge_arguments(self.proxy),
+                *_api_arguments(self.api),
             ),
             env=self._acme_environment(),
             stop_seconds=CHILD_STOP_SECONDS,
@@ -129,6 +133,22 @@ def _edge_arguments(proxy: ProxySettings) -> tuple[str, ...]:
     """Return the control process's arguments for the settings that are part of the snapshot."""
     trusted = (f"--trusted-proxy={each}" for each in proxy.trusted_proxies)
     return (*trusted, *(("--via",) if proxy.via else ()))
+
+
+def _api_arguments(api: TcpSettings | None) -> tuple[str, ...]:
+    """Return the control process's arguments for the API's TCP address."""
+    if api is None:
+        return ()
+    files = (
+        ("--api-cert", api.certificate),
+        ("--api-key", api.key),
+        ("--api-client-ca", api.client_ca),
+    )
+    return (
+        f"--api={api.address}",
+        *(f"{option}={path}" for option, path in files if path),
+        *(f"--api-host={name}" for name in api.names),
+    )
 
 
 _EDGE_OPTIONS: Final = ("--trusted-proxy=", "--via")
@@ -174,6 +194,16 @@ def metrics_address(state: Path) -> str:
         if "--metrics" in child.argv:
             return child.argv[child.argv.index("--metrics") + 1]
     return ""
+
+
+def has_api_settings(options: DaemonOptions) -> bool:
+    """Whether the running daemon serves the API over TCP as these options say; True if not
+    known."""
+    config = _stored_config(options.state)
+    if config is None:
+        return True
+    given = [each for child in config.children for each in child.argv if each.startswith("--api")]
+    return given == list(_api_arguments(options.api))
 
 
 def has_proxy_settings(options: DaemonOptions) -> bool:
@@ -254,7 +284,8 @@ def check_addresses(options: DaemonOptions) -> None:
     Raises DaemonStartError, naming the option.
     """
     listen = [("--listen", address) for address in options.listen]
-    for option, address in [*listen, ("--metrics", options.metrics)]:
+    api = [("--api", options.api.address)] if options.api else []
+    for option, address in [*listen, ("--metrics", options.metrics), *api]:
         try:
             parsed = addresses.parse(address)
             if not parsed.path:

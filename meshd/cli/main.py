@@ -33,6 +33,9 @@ _COMMANDS = (
     "explain",
     "right-size",
     "policy",
+    "token",
+    "audit",
+    "context",
     "certificates",
     "simulate",
     "volume",
@@ -69,8 +72,18 @@ class _LazyGroup(click.Group):
     '3 no daemon answers. Shell completion: eval "$(_MESHD_COMPLETE=bash_source meshd)".',
 )
 @click.version_option(package_name="meshd", prog_name="meshd")
-def main() -> None:
+@click.option(
+    "--context",
+    "context_name",
+    metavar="NAME",
+    envvar="MESHD_CONTEXT",
+    help="Daemon to talk to; `meshd context` manages them. Default: $MESHD_CONTEXT, then the one "
+    "that `meshd context use` chose.",
+)
+@click.pass_context
+def main(context: click.Context, context_name: str | None) -> None:
     """Run a Compose application with load balancing, healing, autoscaling and safe rollouts."""
+    context.meta["meshd.context"] = context_name  # read by `meshd.cli.contexts`
     # The command's modules are loaded now: see `meshd.__main__`.
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -196,6 +196,10 @@ def warn_if_different(
             f"warning: the daemon listens on {', '.join(current)}, not on {', '.join(listen)}; "
             + _RESTART
         )
+    if options.api is not None and not daemon_process.has_api_settings(options):
+        output.print_error(
+            f"warning: the daemon runs with different settings for the API over TCP; {_RESTART}"
+        )
     if options.proxy != ProxySettings() and not daemon_process.has_proxy_settings(options):
         output.print_error(
             "warning: the daemon runs with different settings for the access log, trusted proxies "

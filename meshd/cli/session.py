@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
 from meshd.api.dto import ServiceStatus, Status
-from meshd.cli import output
+from meshd.cli import contexts, output
 from meshd.model.errors import NotFound, Rejected
 from meshd.store import presence
 
@@ -26,7 +27,11 @@ INTERRUPTED = 128 + 2
 
 
 def default_state() -> Path:
-    """Return $MESHD_STATE, or /var/lib/meshd for root, or a directory in the user's home."""
+    """Return the state directory of the chosen context, $MESHD_STATE, /var/lib/meshd for root, or a
+    directory in the user's home."""
+    chosen = contexts.chosen()
+    if chosen is not None and chosen.state:
+        return Path(chosen.state)
     given = os.environ.get("MESHD_STATE")
     if given:
         return Path(given)
@@ -34,8 +39,36 @@ def default_state() -> Path:
 
 
 def connect(state: Path) -> Client:
-    """Return a client for the daemon of that state directory."""
+    """Return a client for the daemon of that state directory, or for the one that the chosen
+    context names if no state directory was given."""
+    chosen = contexts.chosen()
+    if chosen is not None and is_remote():
+        return Client(contexts.remote(chosen))
     return Client(state / presence.API_SOCKET)
+
+
+def is_remote() -> bool:
+    """Whether commands talk to a daemon over TCP."""
+    chosen = contexts.chosen()
+    return chosen is not None and bool(chosen.url) and not _is_state_given()
+
+
+def require_local(command: str) -> None:
+    """Check that commands do not talk to a daemon over TCP. Raises click.UsageError."""
+    chosen = contexts.chosen()
+    if chosen is not None and is_remote():
+        raise click.UsageError(
+            f"`meshd {command}` works on the machine of the daemon only, and the context "
+            f"{chosen.name!r} is {chosen.url}; use --context default, or --state"
+        )
+
+
+def _is_state_given() -> bool:
+    """Whether --state was given to the current command."""
+    current = click.get_current_context(silent=True)
+    if current is None:
+        return False
+    return current.get_parameter_source("state") is ParameterSource.COMMANDLINE
 
 
 def run_async(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[..., None]:
@@ -116,6 +149,6 @@ def _complete(
 
     try:
         names = asyncio.run(fetch())
-    except (NoDaemon, ApiFailure):
+    except (NoDaemon, ApiFailure, click.ClickException):
         return []
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -16,6 +16,7 @@ from meshd.api.dto import (
     Status,
 )
 from meshd.api.port import JobControl
+from meshd.control.access import AccessManager
 from meshd.control.access_policy import service_policies
 from meshd.control.deploy.admission import Admission
 from meshd.control.deploy.deployments import Deployments
@@ -69,6 +70,7 @@ class ControlFacade:
         jobs: JobControl,
         volumes: VolumeManager,
         log_tail: LogTail,
+        access: AccessManager,
         shutdown: Shutdown,
         certificates: Callable[[], Sequence[CertificateStatus]],
         retry_certificate: Callable[[str], bool],
@@ -91,6 +93,7 @@ class ControlFacade:
         self._jobs = jobs
         self._volumes = volumes
         self._log_tail = log_tail
+        self._access = access
         self._shutdown = shutdown
         self._certificates = certificates
         self._retry_certificate = retry_certificate
@@ -168,6 +171,10 @@ class ControlFacade:
     def job_control(self) -> JobControl:
         """See `Control.job_control`."""
         return self._jobs
+
+    def access_control(self) -> AccessManager:
+        """See `Control.access_control`."""
+        return self._access
 
     # Deployments
 

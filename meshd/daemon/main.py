@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from meshd.api.server import ServeError
+from meshd.api.tcp_address import ServeError, TcpSettings
 from meshd.certificates.wanted import BadAcmeSettings
 from meshd.daemon.wiring import Daemon, DaemonSettings
 from meshd.logging_setup import set_up_logging
@@ -38,12 +38,26 @@ async def _main(options: argparse.Namespace) -> None:
             filters=not options.no_filter,
             watchdog=take_watchdog(),
             last_end=take_last_end(),
+            api=read_api(options),
             acme=read_acme(os.environ.get(ACME_VARIABLE, "")),
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, daemon.end)
     await daemon.run()
+
+
+def read_api(options: argparse.Namespace) -> TcpSettings | None:
+    """Return the settings of the API's TCP address; None if it has none."""
+    if not options.api:
+        return None
+    return TcpSettings(
+        options.api,
+        options.api_cert,
+        options.api_key,
+        options.api_client_ca,
+        tuple(options.api_host),
+    )
 
 
 def read_acme(text: str) -> tuple[AcmeSettings, ...]:
@@ -62,6 +76,11 @@ def main() -> int:
     parser.add_argument("--no-filter", action="store_true")
     parser.add_argument("--trusted-proxy", action="append", default=[], metavar="CIDR")
     parser.add_argument("--via", action="store_true")
+    parser.add_argument("--api", default="", metavar="ADDRESS")
+    parser.add_argument("--api-cert", default="", metavar="FILE")
+    parser.add_argument("--api-key", default="", metavar="FILE")
+    parser.add_argument("--api-client-ca", default="", metavar="FILE")
+    parser.add_argument("--api-host", action="append", default=[], metavar="NAME")
     options = parser.parse_args()
     set_up_logging()
     options.state.mkdir(mode=0o700, parents=True, exist_ok=True)

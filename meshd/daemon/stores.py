@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from meshd.model.event import Event
+from meshd.store.audit import AuditLog
 from meshd.store.calls import CallLog
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
@@ -15,6 +16,7 @@ from meshd.store.jobs import JobLog
 from meshd.store.quiesced import QuiescedLog
 from meshd.store.releases import Releases
 from meshd.store.store import Store
+from meshd.store.tokens import TokenTable
 from meshd.store.traffic import TrafficLog
 from meshd.store.usage import UsageLog
 from meshd.telemetry.ingest import Ingest
@@ -33,6 +35,8 @@ class Stores:
         self.traffic = TrafficLog(self.store)
         self.jobs = JobLog(self.store)
         self.sizes = UsageLog(self.store)
+        self.tokens = TokenTable(self.store)
+        self.audit = AuditLog(self.store)
         self.quiesced = QuiescedLog(self.store)
         self.releases = Releases(self.store)
         self.release_counts = ReleaseCounter(self.releases, self.releases.in_progress)

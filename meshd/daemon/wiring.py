@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import structlog
 
 from meshd.api.server import serve
+from meshd.api.tcp_address import TcpSettings
 from meshd.capacity.job_demand import JobAdmission
 from meshd.certificates.files import describe_files, read_listeners
 from meshd.certificates.values import ServedCertificates
 from meshd.certificates.wanted import WantedCertificates
+from meshd.control.access import AccessManager
 from meshd.control.deploy.admission import Admission
 from meshd.control.deploy.deployments import Deployments
 from meshd.control.deploy.host_ports import has_ipv6
@@ -103,6 +105,7 @@ class DaemonSettings:
     - `watchdog`: descriptor for signs of life to the supervisor; None if it does not watch.
     - `last_end`: how the control process before this one ended; empty after a start.
     - `acme`: settings of automatic certificates, one for each authority.
+    - `api`: where the API is served over TCP; None: at the Unix socket only.
     """
 
     state: Path
@@ -115,6 +118,7 @@ class DaemonSettings:
     watchdog: int | None = None
     last_end: str = ""
     acme: tuple[AcmeSettings, ...] = ()
+    api: TcpSettings | None = None
 
 
 class Daemon:
@@ -311,6 +315,7 @@ class Parts:
             log_tail=LogTail(
                 runtime, lookup, OutputArchive(settings.state / output_archive.DIRECTORY)
             ),
+            access=AccessManager(stores.tokens, stores.audit, clock),
             shutdown=Shutdown(store, reconciler, claims, publisher, deployments.down, end),
             certificates=self._certificate_status,
             retry_certificate=certificates.retry if certificates else lambda _: False,
@@ -325,12 +330,13 @@ class Parts:
             self._stores.events.record(self._clock(), Kind.CONTROL_RESTARTED, text)
         self._reconciler.request(ReloadDesired())  # so that the API knows the services at once
         socket = settings.state / presence.API_SOCKET
-        async with serve(self._control, socket, settings.metrics) as serving:
+        async with serve(self._control, socket, settings.metrics, settings.api) as serving:
             _log.info(
                 "control process ready",
                 runtime=self._runtime.name,
                 state=str(settings.state),
                 metrics=serving.metrics_address,
+                api=serving.tcp_address,
             )
             running: list[Coroutine[Any, Any, None]] = [
                 self._publisher.run(),
@@ -349,8 +355,9 @@ class Parts:
                 self._clock_watch.run(),
             ]
             if self._firewall is not None:
-                blocked = blocked_port_of(serving.metrics_address)
-                self._firewall.block_ports(() if blocked is None else (blocked,))
+                served = filter(None, (serving.metrics_address, serving.tcp_address))
+                blocked = [blocked_port_of(address) for address in served]
+                self._firewall.block_ports(tuple(each for each in blocked if each is not None))
                 running.append(self._run_when_ready(self._firewall))
             if self._certificates is not None:
                 running.append(self._certificates.run())

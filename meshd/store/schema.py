@@ -135,6 +135,17 @@ MIGRATIONS: Final = (
         replica TEXT NOT NULL PRIMARY KEY, cause TEXT NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE token (
+        id TEXT PRIMARY KEY, hash BLOB NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL,
+        project TEXT NOT NULL, created REAL NOT NULL, expires REAL NOT NULL, who TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, who TEXT NOT NULL,
+        role TEXT NOT NULL, source TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL,
+        status INTEGER NOT NULL, detail TEXT NOT NULL
+    );
+    """,
 )
 """One script for each schema version. Never edit a released one: add another."""
 

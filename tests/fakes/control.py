@@ -21,6 +21,7 @@ from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.spec.model import Project
+from tests.fakes.access_control import FakeAccessControl
 from tests.fakes.job_control import FakeJobControl
 from tests.fakes.volume_control import FakeVolumeControl
 
@@ -46,6 +47,7 @@ class FakeControl:
         self.released: list[Release] = []
         self.jobs = FakeJobControl()
         self.volumes = FakeVolumeControl()
+        self.access = FakeAccessControl()
         self.sized: list[Sizing] = []
         self.certified: list[CertificateStatus] = []
         self.refuse: Exception | None = None
@@ -213,6 +215,9 @@ class FakeControl:
 
     def volume_control(self) -> FakeVolumeControl:
         return self.volumes
+
+    def access_control(self) -> FakeAccessControl:
+        return self.access
 
     async def shutdown(self, stop_replicas: bool) -> None:
         self._called("shutdown", stop_replicas)

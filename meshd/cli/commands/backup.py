@@ -8,6 +8,7 @@ import click
 
 from meshd.cli import output
 from meshd.cli.options import output_option, state_option
+from meshd.cli.session import require_local
 
 
 @click.command("backup", short_help="Write the state to a file.")
@@ -20,6 +21,7 @@ def command(file: Path, as_json: bool, state: Path) -> None:
     It includes projects, revisions, overrides, what the autoscaler has learned, decisions and
     events. `meshd restore` reads the file.
     """
+    require_local("backup")
     from meshd.store import backup
 
     try:

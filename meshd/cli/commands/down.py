@@ -12,7 +12,7 @@ from meshd.api.client import Client, NoDaemon, wait_for_daemon
 from meshd.api.dto import VolumeStatus
 from meshd.cli import daemon_process, output, spec_options
 from meshd.cli.options import output_option, state_option
-from meshd.cli.session import connect, run_async
+from meshd.cli.session import connect, is_remote, run_async
 from meshd.model.errors import NotFound
 from meshd.store import presence
 
@@ -54,7 +54,7 @@ async def command(
     if sum((project is not None, bool(files), everything)) > 1:
         raise click.UsageError("PROJECT, -f and --all exclude each other")
     name = spec_options.load_project(files).name if files else project
-    pid = daemon_process.running_pid(state)
+    pid = None if is_remote() else daemon_process.running_pid(state)
     await _wait_until_answering(state)
     async with connect(state) as client:
         projects = await _project_names(client, state)
@@ -154,7 +154,8 @@ async def _end_daemon(client: Client, state: Path, pid: int | None) -> bool:
             epoch, _ = (await client.status()).generation
             await client.shutdown(stop_replicas=True)
         if pid is None or await _has_ended(pid, state, epoch):
-            presence.remove_stale_socket(state)
+            if not is_remote():
+                presence.remove_stale_socket(state)
             return True
     return False
 
@@ -175,7 +176,7 @@ async def _has_ended(pid: int, state: Path, epoch: int) -> bool:
 async def _wait_until_answering(state: Path) -> bool:
     """Whether the control process answers, after waiting for it while the daemon runs."""
     end = time.monotonic() + daemon_process.START_SECONDS
-    while daemon_process.running_pid(state) and time.monotonic() < end:
+    while not is_remote() and daemon_process.running_pid(state) and time.monotonic() < end:
         if await wait_for_daemon(state / presence.API_SOCKET, POLL_SECONDS) is not None:
             return True
     return False

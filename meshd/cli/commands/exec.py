@@ -8,7 +8,7 @@ from meshd.api.dto import ReplicaStatus, Status
 from meshd.cli import output, terminal
 from meshd.cli.commands.run import NOT_RUN, parse_variable
 from meshd.cli.options import state_option
-from meshd.cli.session import complete_service, connect, find_service, run_async
+from meshd.cli.session import complete_service, connect, find_service, require_local, run_async
 from meshd.model.errors import NotFound
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.docker.engine import Engine
@@ -52,6 +52,7 @@ async def command(
     exit code is the command's (125 if it could not be run). The container engine must be reachable
     from here; local processes are not supported. Options must precede SERVICE|REPLICA.
     """
+    require_local("exec")
     words = argv[1:] if argv[:1] == ("--",) else argv
     if not words:
         raise click.UsageError("a command is missing, e.g. meshd exec web -- sh")

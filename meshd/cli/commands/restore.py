@@ -7,6 +7,7 @@ import click
 from meshd.cli import output
 from meshd.cli.commands.backup import describe_projects
 from meshd.cli.options import output_option, state_option
+from meshd.cli.session import require_local
 
 
 @click.command("restore", short_help="Restore the state from a backup.")
@@ -22,6 +23,7 @@ def command(file: Path, replace: bool, as_json: bool, state: Path) -> None:
     The next `meshd up` continues with it: replicas that still run are kept, missing ones are
     started.
     """
+    require_local("restore")
     from meshd.store import backup
     from meshd.store.lock import StateLocked
 

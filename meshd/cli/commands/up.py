@@ -12,9 +12,11 @@ import click
 from click.core import ParameterSource
 
 from meshd.api.client import wait_for_daemon
+from meshd.api.tcp_address import TcpSettings
 from meshd.cli import daemon_process, foreground, output, proxy_options, spec_options
+from meshd.cli.api_options import api_options
 from meshd.cli.options import detach_option, output_option, state_option, timeout_option
-from meshd.cli.session import connect, run_async
+from meshd.cli.session import connect, require_local, run_async
 from meshd.spec.model import Project
 from meshd.spec.model.proxy_settings import find_unused_listeners
 from meshd.standalone.listeners import find_problem
@@ -63,6 +65,7 @@ def default_workers() -> int:
     help="Replicas that may start at once on a node. Replacements for failed replicas go first.",
 )
 @proxy_options.proxy_options(default_log_file="access.log in the state directory")
+@api_options
 @detach_option("Return when everything is ready, and leave the daemon running.")
 @click.option(
     "--adopt",
@@ -101,6 +104,7 @@ async def command(
     seconds: float,
     as_json: bool,
     state: Path,
+    api: TcpSettings | None,
     **given: Any,
 ) -> int:
     """Start the services of a Compose file, and a daemon if none runs; then show events.
@@ -109,6 +113,7 @@ async def command(
     down` stops them. If a daemon runs already, the services are deployed to it, and Ctrl-C
     leaves them running.
     """
+    require_local("up")
     given_metrics = is_given("metrics")
     if adopt and files:
         raise click.UsageError("--adopt and -f exclude each other")
@@ -140,6 +145,7 @@ async def command(
             adopt=not no_adopt,
             proxy=settings,
             filter_host=not no_filter,
+            api=api,
         )
         async with daemon_process.start_lock(state):
             if await check_running(options):
