@@ -16,7 +16,7 @@ FILE: Final = Path(__file__).with_name("openapi.json")
 
 def render() -> str:
     """Return the whole file."""
-    return json.dumps(describe(ROUTES), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(describe(ROUTES, with_specs=False), indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Describes the API in OpenAPI 3.1, from the table of routes and the types of its values.
 
 `server` serves it at `/openapi.json`, and `docs/openapi.json` is a copy, written by
-`python -m docs.openapi`.
+`python -m docs.openapi`. The copy leaves out the fields of specifications, which are many.
 """
 
 import inspect
@@ -30,9 +30,10 @@ _PATH_PARAMETERS: Final = {
 }
 
 
-def describe(routes: Sequence[ApiRoute]) -> dict[str, Any]:
-    """Return the description of `routes` as an OpenAPI document."""
-    types = _Types(routes)
+def describe(routes: Sequence[ApiRoute], with_specs: bool = True) -> dict[str, Any]:
+    """Return the description of `routes` as an OpenAPI document; without the fields of
+    specifications (`Project` and its parts) unless `with_specs` is set."""
+    types = _Types(routes, with_specs)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, types)
@@ -71,7 +72,7 @@ class DescriptionHandlers:
 class _Types:
     """The JSON schemas of all types that the routes name. `components`: by name."""
 
-    def __init__(self, routes: Sequence[ApiRoute]) -> None:
+    def __init__(self, routes: Sequence[ApiRoute], with_specs: bool) -> None:
         named = [kind for route in routes for kind in (route.response, route.body, route.streams)]
         values = [kind for kind in named if kind not in (None, bytes) and not _is_model(kind)]
         schemas, self.components = msgspec.json.schema_components(
@@ -79,7 +80,9 @@ class _Types:
         )
         self._schemas = dict(zip(map(repr, [ApiProblem, *values]), schemas, strict=True))
         for kind in filter(_is_model, named):
-            schema = kind.model_json_schema(ref_template=_COMPONENTS + "{model}")
+            schema = {"type": "object", "description": "See `/openapi.json` of a daemon."}
+            if with_specs:
+                schema = kind.model_json_schema(ref_template=_COMPONENTS + "{model}")
             self.components |= schema.pop("$defs", {})
             self.components[kind.__name__] = schema
             self._schemas[repr(kind)] = {"$ref": _COMPONENTS + kind.__name__}
