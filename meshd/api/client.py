@@ -36,6 +36,7 @@ from meshd.model.access import AuditEntry, CreatedToken, CurrentCaller, NewToken
 from meshd.model.certificate import CertificateStatus
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
+from meshd.model.history import HistoryPoint, MeshThen
 from meshd.model.job import Job, JobLine, JobOrder
 from meshd.model.output import OutputQuery
 from meshd.model.release import Release
@@ -232,6 +233,20 @@ class Client:
         """Return the decisions up to `at` (Unix time; 0: now), newest first."""
         path = f"v1/projects/{project}/services/{service}/decisions?at={at:.0f}&limit={limit}"
         return msgspec.json.decode(await self._call("GET", path), type=list[ScaleDecision])
+
+    async def history_at(self, at: float) -> MeshThen:
+        """Return all services at a time in the last 24 hours (Unix time)."""
+        return msgspec.json.decode(
+            await self._call("GET", f"v1/history?at={at:.0f}"), type=MeshThen
+        )
+
+    async def history(
+        self, project: str, service: str, since: float, until: float = 0.0
+    ) -> Sequence[HistoryPoint]:
+        """Return the past of a service from `since` to `until` (Unix times; 0: now)."""
+        path = f"v1/projects/{project}/services/{service}/history"
+        raw = await self._call("GET", f"{path}?since={since:.0f}&until={until:.0f}")
+        return msgspec.json.decode(raw, type=list[HistoryPoint])
 
     async def traffic(self, project: str, service: str, since: float) -> Recording:
         """Return the recorded traffic of a service since then (Unix time)."""

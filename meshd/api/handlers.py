@@ -49,6 +49,7 @@ REPLICA: Final = TextParameter("replica", "Only lines of this replica.")
 PREVIOUS: Final = FlagParameter("previous", "Lines of replicas that have ended.")
 FOLLOW: Final = FlagParameter("follow", "Stream what is stored, then what is new.")
 AT: Final = NumberParameter("at", 0, _MAX_TIME, "Only decisions up to then (Unix time); 0: now.")
+THEN: Final = NumberParameter("at", 0, _MAX_TIME, "A time in the last 24 hours (Unix time).")
 DECISIONS: Final = NumberParameter("limit", 10, MAX_EVENTS, "Decisions in one response.")
 SINCE_ID: Final = NumberParameter("since", 0, _MAX_ID, "Only events with a larger id.")
 EVENTS: Final = NumberParameter("limit", 1000, MAX_EVENTS, "Events in one response.")
@@ -159,6 +160,14 @@ class Handlers:
         at = AT.read(request)
         limit = DECISIONS.read(request)
         return json_response(list(self._control.decisions(*service_names(request), at, limit)))
+
+    async def history_at(self, request: web.Request) -> web.Response:
+        at = THEN.read(request)
+        return json_response(self._control.history_at(at, identity(request).project))
+
+    async def history(self, request: web.Request) -> web.Response:
+        since, until = SINCE.read(request), UNTIL.read(request)
+        return json_response(list(self._control.history(*service_names(request), since, until)))
 
     async def traffic(self, request: web.Request) -> web.Response:
         since = SINCE.read(request)

@@ -80,7 +80,10 @@ class _Types:
         )
         self._schemas = dict(zip(map(repr, [ApiProblem, *values]), schemas, strict=True))
         for kind in filter(_is_model, named):
-            schema = {"type": "object", "description": "See `/openapi.json` of a daemon."}
+            schema: dict[str, Any] = {
+                "type": "object",
+                "description": "See `/openapi.json` of a daemon.",
+            }
             if with_specs:
                 schema = kind.model_json_schema(ref_template=_COMPONENTS + "{model}")
             self.components |= schema.pop("$defs", {})

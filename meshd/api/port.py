@@ -23,6 +23,7 @@ from meshd.api.dto import (
 from meshd.model.access import AuditEntry, CreatedToken, Identity, NewToken, Token
 from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
+from meshd.model.history import HistoryPoint, MeshThen
 from meshd.model.job import Job, JobOrder
 from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.release import Release
@@ -81,6 +82,15 @@ class Control(Protocol):
 
     def traffic(self, project: str, service: str, since: float) -> Recording:
         """Return the recorded traffic of a service since then (Unix time), at most seven days."""
+
+    def history_at(self, at: float, project: str) -> MeshThen:
+        """Return all services at a time in the last 24 hours, or those of `project` if that is
+        set."""
+
+    def history(
+        self, project: str, service: str, since: float, until: float
+    ) -> Sequence[HistoryPoint]:
+        """Return the past of a service from `since` to `until` (Unix times; 0: now)."""
 
     def policies(self, project: str) -> Sequence[ServicePolicy]:
         """Return, for each service of a project, who may call it and who did."""

@@ -36,6 +36,7 @@ from meshd.api.handlers import (
     STOP_REPLICAS,
     TAIL,
     TAKE_OVER,
+    THEN,
     UNTIL,
     Handlers,
 )
@@ -49,6 +50,7 @@ from meshd.api.volume_handlers import FORCE, LIVE, VolumeHandlers
 from meshd.model.access import AuditEntry, CreatedToken, CurrentCaller, NewToken, Role, Token
 from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
+from meshd.model.history import HistoryPoint, MeshThen
 from meshd.model.job import Job, JobLine, JobOrder
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
@@ -139,6 +141,15 @@ CONTROL_ROUTES: Final = (
         "GET", _SERVICE + "/decisions", Handlers.decisions, _VIEW,
         "Decisions of the autoscaler, newest first.",
         list[ScaleDecision], query=(AT, DECISIONS),
+    ),
+    ApiRoute(
+        "GET", "/v1/history", Handlers.history_at, _VIEW,
+        "All services at a time in the last 24 hours.", MeshThen, query=(THEN,), filtered=True,
+    ),
+    ApiRoute(
+        "GET", _SERVICE + "/history", Handlers.history, _VIEW,
+        "The past of a service, oldest first, in the finest step that reaches back that far.",
+        list[HistoryPoint], query=(SINCE, UNTIL),
     ),
     ApiRoute(
         "GET", _SERVICE + "/traffic", Handlers.traffic, _VIEW,

@@ -11,6 +11,7 @@ from meshd.api.dto import ProjectStatus, ReplicaStatus, ServiceStatus, Status
 from meshd.cli.output import format_bytes, format_seconds, format_time
 from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
+from meshd.model.history import HistoryPoint, MeshThen
 
 SERVICE_COLUMNS: Final = (
     "service", "state", "replicas", "wanted", "rps", "in flight", "p50", "p95", "p99",
@@ -26,6 +27,37 @@ REPLICA_COLUMNS: Final = (
     "cpu", "memory", "reason",
 )  # fmt: skip
 EVENT_COLUMNS: Final = ("time", "event", "service", "replica", "what")
+
+
+THEN_COLUMNS: Final = (
+    "service", "time", "replicas", "wanted", "rps", "in flight", "p50", "p95", "p99", "err/s",
+    "cores",
+)  # fmt: skip
+
+
+def then_rows(found: MeshThen) -> list[list[str]]:
+    """Return one row for each service at a time in the past."""
+    return [
+        [
+            each.service,
+            output_time(each.point),
+            str(each.point.ready),
+            str(each.point.desired),
+            f"{each.point.rps:.1f}",
+            f"{each.point.in_flight:.1f}",
+            format_seconds(each.point.p50),
+            format_seconds(each.point.p95),
+            format_seconds(each.point.p99),
+            f"{each.point.errors:.1f}",
+            f"{each.point.cores:.2f}",
+        ]
+        for each in found.services
+    ]
+
+
+def output_time(point: HistoryPoint) -> str:
+    """Return the time that a point is about, and its length."""
+    return f"{format_time(point.at)} +{point.step} s"
 
 
 def service_rows(services: Sequence[ServiceStatus]) -> list[list[str]]:

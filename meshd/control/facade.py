@@ -30,6 +30,7 @@ from meshd.control.volumes import VolumeManager
 from meshd.model.certificate import CertificateStatus
 from meshd.model.errors import NotFound, Rejected, StoreWriteError
 from meshd.model.event import Event, Kind
+from meshd.model.history import HistoryPoint, MeshThen, ServiceThen
 from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.replica_phase import ALIVE, ENDED
 from meshd.model.request import DrainRequest, ReplaceReplicas, RunPass
@@ -44,6 +45,7 @@ from meshd.store.events import EventLog
 from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog
 from meshd.store.usage import UsageLog
+from meshd.telemetry.history import History
 from meshd.telemetry.metrics import Metrics
 
 
@@ -71,6 +73,7 @@ class ControlFacade:
         volumes: VolumeManager,
         log_tail: LogTail,
         access: AccessManager,
+        history: History,
         shutdown: Shutdown,
         certificates: Callable[[], Sequence[CertificateStatus]],
         retry_certificate: Callable[[str], bool],
@@ -94,6 +97,7 @@ class ControlFacade:
         self._volumes = volumes
         self._log_tail = log_tail
         self._access = access
+        self._history = history
         self._shutdown = shutdown
         self._certificates = certificates
         self._retry_certificate = retry_certificate
@@ -129,6 +133,21 @@ class ControlFacade:
             scale=scale.model_dump(mode="json", exclude_defaults=True),
             spans=tuple(self._traffic.of(found.key, since)),
         )
+
+    def history_at(self, at: float, project: str) -> MeshThen:
+        """See `Control.history_at`."""
+        found = self._history.all_at(at, lambda key: not project or key.startswith(f"{project}/"))
+        return MeshThen(at, tuple(ServiceThen(*each) for each in found))
+
+    def history(
+        self, project: str, service: str, since: float, until: float
+    ) -> Sequence[HistoryPoint]:
+        """See `Control.history`."""
+        key = f"{project}/{service}"
+        found = self._history.series(key, since, until or self._clock())
+        if not found:
+            self._lookup.service(project, service)
+        return found
 
     def policies(self, project: str) -> Sequence[ServicePolicy]:
         """See `Control.policies`."""

@@ -12,6 +12,7 @@ from meshd.store.audit import AuditLog
 from meshd.store.calls import CallLog
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
+from meshd.store.history import HistoryLog
 from meshd.store.jobs import JobLog
 from meshd.store.quiesced import QuiescedLog
 from meshd.store.releases import Releases
@@ -35,6 +36,7 @@ class Stores:
         self.traffic = TrafficLog(self.store)
         self.jobs = JobLog(self.store)
         self.sizes = UsageLog(self.store)
+        self.history = HistoryLog(self.store)
         self.tokens = TokenTable(self.store)
         self.audit = AuditLog(self.store)
         self.quiesced = QuiescedLog(self.store)

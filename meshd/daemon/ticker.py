@@ -16,6 +16,7 @@ from meshd.model.errors import StoreWriteError
 from meshd.model.event import Kind
 from meshd.reconcile.loop import Reconciler
 from meshd.scaling.controller import INTERVAL, ScalingController
+from meshd.telemetry.history_recorder import HistoryRecorder
 from meshd.telemetry.ingest import Ingest
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -32,12 +33,14 @@ class Ticker:
         stores: Stores,
         scaling: ScalingController,
         reconciler: Reconciler,
+        history: HistoryRecorder,
         clock: Callable[[], float],
     ) -> None:
         self._ingest = ingest
         self._stores = stores
         self._scaling = scaling
         self._reconciler = reconciler
+        self._history = history
         self._clock = clock
         self._state_is_lost = False
 
@@ -74,5 +77,7 @@ class Ticker:
         view = self._reconciler.view()
         services = view.desired.services
         self._ingest.set_services([service.key for service in services])
-        self._scaling.step(services, by_service(view.observed.replicas), now)
+        replicas = by_service(view.observed.replicas)
+        self._scaling.step(services, replicas, now)
         self._stores.tick(now)
+        self._history.step(services, replicas, now)

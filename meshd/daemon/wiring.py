@@ -76,6 +76,8 @@ from meshd.store import output_archive, presence
 from meshd.store.output_archive import OutputArchive
 from meshd.store.virtual_addresses import VirtualAddressLog
 from meshd.telemetry.counters import EventCounters
+from meshd.telemetry.history import History
+from meshd.telemetry.history_recorder import HistoryRecorder
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 from meshd.telemetry.usage_sampler import PAUSE, UsageSampler
@@ -240,7 +242,10 @@ class Parts:
             wake.set,
             lambda: start_slots(sampler.nodes, settings.starts),
         )
-        self._ticker = Ticker(ingest, stores, self._scaling, reconciler, clock)
+        history = History()
+        recorder = HistoryRecorder(history, stores.history, ingest, lambda: sampler.loads)
+        recorder.open(clock())
+        self._ticker = Ticker(ingest, stores, self._scaling, reconciler, recorder, clock)
         firewall = self._firewall = self._make_firewall(claims)
         redirection = self._redirection = self._make_redirection(claims)
         enforcement = self._enforcement = self._make_enforcement(claims, reconciler)
@@ -315,6 +320,7 @@ class Parts:
             log_tail=LogTail(
                 runtime, lookup, OutputArchive(settings.state / output_archive.DIRECTORY)
             ),
+            history=history,
             access=AccessManager(stores.tokens, stores.audit, clock),
             shutdown=Shutdown(store, reconciler, claims, publisher, deployments.down, end),
             certificates=self._certificate_status,

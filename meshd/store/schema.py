@@ -146,6 +146,9 @@ MIGRATIONS: Final = (
         status INTEGER NOT NULL, detail TEXT NOT NULL
     );
     """,
+    """
+    CREATE TABLE history (at INTEGER PRIMARY KEY, body BLOB NOT NULL);
+    """,
 )
 """One script for each schema version. Never edit a released one: add another."""
 

@@ -17,6 +17,7 @@ from meshd.api.dto import (
 from meshd.model.certificate import CertificateStatus
 from meshd.model.errors import NotFound, ReaderTooSlow
 from meshd.model.event import Event
+from meshd.model.history import HistoryPoint, MeshThen
 from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
@@ -36,6 +37,7 @@ class FakeControl:
         self.decided: list[ScaleDecision] = []
         self.policy: list[ServicePolicy] = []
         self.recording = Recording("shop/orders", {})
+        self.then = MeshThen(0.0)
         self.lines: list[tuple[str, str]] = []
         self.restarting = RestartOrder((), "start-first")
         self.result: DeployResult | None = None
@@ -163,6 +165,17 @@ class FakeControl:
     ) -> Sequence[ScaleDecision]:
         self._called("decisions", project, service, at, limit)
         return self.decided[:limit]
+
+    def history_at(self, at: float, project: str) -> MeshThen:
+        found = self.then if self.then.at == at else MeshThen(at)
+        services = [s for s in found.services if project in ("", s.service.partition("/")[0])]
+        return MeshThen(at, tuple(services))
+
+    def history(
+        self, project: str, service: str, since: float, until: float
+    ) -> Sequence[HistoryPoint]:
+        key = f"{project}/{service}"
+        return [each.point for each in self.then.services if each.service == key]
 
     def traffic(self, project: str, service: str, since: float) -> Recording:
         self._called("traffic", project, service, since)

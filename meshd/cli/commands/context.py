@@ -79,6 +79,8 @@ def create(
         problem = url_problem(url)
         if problem:
             raise click.UsageError(f"--url {url}: {problem}")
+        if token_file is not None and not token:
+            raise click.UsageError("--token-file: the file is empty")
         if not token and not cert:
             raise click.UsageError("--url needs --token-file or --cert to sign in with")
     elif token or ca or cert or key:

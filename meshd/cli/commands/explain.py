@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from meshd.api.client import Client
 from meshd.api.dto import ServiceStatus
 from meshd.cli import output
 from meshd.cli.options import (
@@ -17,7 +18,9 @@ from meshd.cli.options import (
     tail_option,
 )
 from meshd.cli.session import connect, find_service, run_async
+from meshd.model.errors import NotFound
 from meshd.model.event import SCALE, Event
+from meshd.model.history import HistoryPoint
 from meshd.model.scaling import ScaleDecision
 
 STARTING_NAMED = 3
@@ -52,11 +55,13 @@ async def command(service: str, at: float | None, tail: int, as_json: bool, stat
             in_time = at is None or event.at <= at
             return about_service and in_time and event.kind.startswith(SCALE)
 
+        then = await _load_then(client, found, at) if at is not None else None
         changes, _ = await client.last_events(tail, is_change)
     if as_json:
         output.print_json(
             {
                 "service": None if at else found,
+                "then": then,
                 "decision": next(iter(decisions), None),
                 "decisions": changes,
             }
@@ -64,6 +69,8 @@ async def command(service: str, at: float | None, tail: int, as_json: bool, stat
         return output.OK
     for line in summary_lines(found, at):
         output.print_line(line)
+    if then is not None:
+        output.print_line(load_line(then))
     for decision in decisions:
         output.print_line("")
         for line in decision_lines(decision):
@@ -75,6 +82,25 @@ async def command(service: str, at: float | None, tail: int, as_json: bool, stat
         for event in reversed(changes):
             output.print_line(f"  {output.format_time(event.at)}  {event.kind}  {event.text}")
     return output.OK
+
+
+async def _load_then(client: Client, service: ServiceStatus, at: float) -> HistoryPoint | None:
+    """Return the load of the service at that time; None if it is not known."""
+    try:
+        found = await client.history_at(at)
+    except NotFound:
+        return None  # a daemon of an earlier version
+    key = f"{service.project}/{service.name}"
+    return next((each.point for each in found.services if each.service == key), None)
+
+
+def load_line(point: HistoryPoint) -> str:
+    """Return the size and load of a service in the past as a sentence."""
+    return (
+        f"It had {_replicas(point.ready)} ready of {point.desired}. Load over {point.step} s: "
+        f"{point.rps:.1f} requests/s, {point.errors:.1f} errors/s, {point.in_flight:.1f} in "
+        f"flight, p95 {output.format_seconds(point.p95) or 'unknown'}, {point.cores:.2f} cores."
+    )
 
 
 def summary_lines(service: ServiceStatus, at: float | None) -> list[str]:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,7 @@ from meshd.cli.main import main
 from meshd.model.certificate import CertificateStatus
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
+from meshd.model.history import HistoryPoint, MeshThen, ServiceThen
 from meshd.model.release import Release, ReleaseCounts, RevisionCounts
 from meshd.model.scaling import CallerSeen, ResourceUsage, ScaleDecision
 from meshd.scaling.sizing import propose
@@ -85,6 +86,22 @@ async def test_ps(meshd: Meshd) -> None:
 async def test_top_without_a_terminal_prints_once(meshd: Meshd) -> None:
     shown = await meshd("top")
     assert (shown.exit_code, shown.output.splitlines()[0].split()[0]) == (0, "SERVICE")
+
+
+async def test_top_and_explain_at_a_time_in_the_past(control: FakeControl, meshd: Meshd) -> None:
+    at = float(int(time.time()) - 3600)
+    point = HistoryPoint(int(at), 10, 12.5, 0.5, 0.01, 0.2, 0.3, 2.5, 2, 3, 1.25)
+    control.then = MeshThen(at, (ServiceThen("shop/orders", point),))
+    text = datetime.fromtimestamp(at, UTC).isoformat()
+    shown = await meshd("top", "--at", text)
+    header, row = shown.output.splitlines()
+    assert header.split()[:3] == ["SERVICE", "TIME", "REPLICAS"]
+    assert row.split()[0] == "shop/orders"
+    assert [word in row for word in ("12.5", "200 ms", "1.25")] == [True, True, True]
+    explained = (await meshd("explain", "orders", "--at", text)).output
+    assert "It had 2 replicas ready of 3. Load over 10 s: 12.5 requests/s" in explained
+    nothing = await meshd("top", "--at", "2h")
+    assert (nothing.exit_code, "nothing is known about" in nothing.stderr) == (1, True)
 
 
 async def test_scale(control: FakeControl, meshd: Meshd) -> None:

@@ -1,0 +1,116 @@
+"""The past of services: exact at each resolution, bounded in memory, kept over a restart."""
+
+from pathlib import Path
+
+import pytest
+
+from meshd.model.history import HistoryPoint
+from meshd.store.history import HistoryLog
+from meshd.telemetry.history import REMOVED_KEPT, TIERS, History, ServiceSize
+from meshd.telemetry.merge import MergedService
+from tests.support.stores import open_store
+
+START = 1_200_000
+"""A Unix time at which a minute begins."""
+KEY = "shop/web"
+
+
+def second(requests: int, latency: float = 0.01, errors: int = 0) -> MergedService:
+    """A second with this number of requests, each of which takes `latency` seconds."""
+    merged = MergedService(interval=1.0, codes={"GET 2xx": requests - errors, "GET 5xx": errors})
+    merged.queue_seconds = requests * latency
+    for _ in range(requests):
+        merged.total.observe(latency)
+    return merged
+
+
+def test_each_resolution_is_kept_for_its_time() -> None:
+    history = History()
+    length = 2 * 86400
+    empty, size = second(0), ServiceSize(2, 3, 0.5)
+    for offset in range(length):
+        history.add(KEY, START + offset, empty, size)
+    last = START + length - 1
+    steps = {
+        ago: point.step if (point := history.at(KEY, last - ago)) else None
+        for ago in (0, 599, 700, 7100, 7300, 86000, 87000)
+    }
+    assert steps == {0: 1, 599: 1, 700: 10, 7100: 10, 7300: 60, 86000: 60, 87000: None}
+    assert [len(history.series(KEY, last - ago, last)) for ago in (60, 3600, 80000)] == [
+        61,
+        360,
+        1333,
+    ]
+    assert history.memory == sum(steps for _, steps in TIERS) * 40
+    point = history.at(KEY, last)
+    assert point is not None
+    assert (point.ready, point.desired, point.cores, point.p95) == (2, 3, 0.5, None)
+
+
+def test_a_longer_step_has_the_rates_and_quantiles_of_all_its_requests() -> None:
+    history = History()
+    minutes = []
+    for offset in range(121):
+        slow = offset % 60 == 59
+        merged = second(90 if slow else 10, 1.0 if slow else 0.01, errors=6 if slow else 0)
+        minutes.append(history.add(KEY, START + offset, merged, ServiceSize(1, 1)))
+    ended = [point for point in minutes if point is not None]
+    assert [point.at for point in ended] == [START, START + 60]
+    point = history.series(KEY, START, START + 59)[0]
+    minute = ended[0]
+    assert point.step == 1
+    assert minute.rps == pytest.approx((59 * 10 + 90) / 60)
+    assert minute.errors == pytest.approx(0.1)
+    assert minute.in_flight == pytest.approx((59 * 10 * 0.01 + 90) / 60)
+    assert minute.p50 is not None
+    assert minute.p95 is not None
+    assert minute.p50 < 0.02
+    assert minute.p95 > 0.9
+
+
+def test_a_second_is_counted_once_and_gaps_are_gaps() -> None:
+    history = History()
+    for offset in (0, 0, 1, 0, 30, 60):
+        history.add(KEY, START + offset, second(10), ServiceSize())
+    minute = history.at(KEY, START + 45)
+    assert minute is not None
+    assert (minute.step, minute.rps) == (60, pytest.approx(10.0))
+    seconds = [point.at - START for point in history.series(KEY, START + 0, START + 60)]
+    assert seconds == [0, 1, 30, 60]
+    assert history.at("shop/other", START) is None
+    assert history.series("shop/other", 0, START) == []
+
+
+def test_memory_is_bounded_by_the_known_services() -> None:
+    history = History()
+    for number in range(REMOVED_KEPT + 100):
+        history.add(f"shop/s{number}", START + number, second(0), ServiceSize())
+    known = [f"shop/s{number}" for number in range(3)]
+    history.forget_removed(known)
+    left = [name for name, _ in history.all_at(START + 149, lambda _: True)]
+    assert left == ["shop/s149"]
+    one = sum(steps for _, steps in TIERS) * 40
+    assert history.memory == (REMOVED_KEPT + 3) * one
+    assert 200 * one < 23e6
+
+
+def test_minutes_survive_a_restart(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    log = HistoryLog(store)
+    point = HistoryPoint(START, 60, 1.5, 0.5, 0.01, None, 0.25, 2.0, 3, 4, 0.75)
+    for minute in range(3):
+        at = START + 60 * minute
+        log.keep(at, {KEY: point}, START + 60)
+    store.close()
+    store = open_store(tmp_path)
+    history = History()
+    for _, points in HistoryLog(store).read(START + 200):
+        for name, each in points.items():
+            history.restore(name, (each,))
+    assert history.at(KEY, START + 30) is None
+    found = history.at(KEY, START + 119)
+    assert found is not None
+    assert (found.at, found.rps, found.p95, found.ready) == (START + 60, 1.5, None, 3)
+    assert found.p50 == pytest.approx(0.01)
+    assert list(HistoryLog(store).read(START + 3 * 86400)) == []
+    store.close()
