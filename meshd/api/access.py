@@ -44,7 +44,7 @@ class TcpGuard:
     ) -> None:
         self._access = access
         self._names = frozenset(names)
-        self._limiter = limiter or PeerLimiter()
+        self._limiter = PeerLimiter() if limiter is None else limiter
         self._clock = clock
 
     @web.middleware
