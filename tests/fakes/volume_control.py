@@ -38,4 +38,6 @@ class FakeVolumeControl:
 
     async def remove(self, name: str, who: str) -> None:
         self.calls.append(("remove", name, who))
+        if name not in self.content:
+            raise NotFound(f"there is no volume {name!r}")
         del self.content[name]
