@@ -95,7 +95,8 @@ ASSUMED_RATIO: Final = 0.5
 shrinks with waiting as `PROBE` does."""
 NEAR_PROVEN, NEAR_BOUND = 0.8, 0.7
 """Shares of `proven` and of `bound` that must be busy for waiting to say something about the
-bound. Below the second, requests that all take longer are slower rather than waiting."""
+number of workers: below the first, requests wait for something else. Below the second, requests
+that all take longer are slower rather than waiting."""
 SATURATED_LATENCY: Final = 2.0
 """Latency, in service times, above which all workers are busy: requests wait as long as they are
 worked on."""
@@ -259,7 +260,7 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
             bound, saturated = max(busy_now, FIRST_BOUND_SHARE * proven), True
     elif sample > proven:
         proven += weight * (sample - proven)
-    elif wait > WAITING and not slower and not saturated:
+    elif wait > WAITING and not slower and not saturated and busy > NEAR_PROVEN * proven:
         proven += weight * min(wait, MAX_WAIT_WEIGHT) * (sample - proven)
     if not saturated:
         assumed = busy * (1.0 + ASSUMED_RATIO / (1.0 + PROBE_WAIT_FACTOR * wait))

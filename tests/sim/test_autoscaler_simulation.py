@@ -263,7 +263,7 @@ def test_a_slow_dependency_that_the_proxy_does_not_see_ends_the_growth(
     reason = next(each.reason for each in decisions if each.cause == "no-gain")
     assert re.match(r"added \d+ replicas?, answers (stayed at|went from) [\d. sto]+ s: ", reason)
     assert "replicas are not the bottleneck" in reason
-    assert numbers[4199] <= numbers[3599], "the dependency is as fast as before"
+    assert numbers[3899] <= 1.5 * before, "the dependency is as fast as before"
 
 
 def slowed(factor: float, rate: float, service: float) -> list[int]:
