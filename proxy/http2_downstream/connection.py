@@ -583,13 +583,7 @@ class Http2Connection(ClientSink):
 
     def has_unsent_bytes(self) -> bool:
         transport = self.transport
-        if transport is None:
-            return False
-        if transport.get_write_buffer_size() > 0:
-            return True
-        # A TLS transport does not count the bytes that are encrypted already.
-        carrier = None if self.tls is None else self.tls.carrier
-        return carrier is not None and carrier.get_write_buffer_size() > 0
+        return transport is not None and transport.get_write_buffer_size() > 0
 
     def may_send_request(self) -> bool:
         return self._stage != _ENDED

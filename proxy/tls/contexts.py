@@ -48,6 +48,9 @@ def make_context(
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     if protocols:
         context.set_alpn_protocols(list(protocols))
+    # One ticket resumes one connection, whose handshake brings the next.
+    context.num_tickets = 1
+    openssl.disable_session_cache(context)
     openssl.set_groups(context)
     if tls.client != "none":
         required = tls.client == "required"

@@ -1,4 +1,4 @@
-"""A binding to calls of OpenSSL that Python's `ssl` does not offer: ticket keys and groups.
+"""A binding to calls of OpenSSL that Python's `ssl` does not offer: ticket keys, groups, sessions.
 
 `contexts` calls it. It finds OpenSSL through Python's own `_ssl` module, so that it is the same
 library. The place of the library's pointer in an `SSLContext` is that of CPython; where the binding
@@ -30,6 +30,10 @@ _CIPHER_KEY: Final = slice(48, 80)
 """The same of the key for AES-256."""
 _IV_BYTES: Final = 16
 """The block size of AES."""
+_SET_SESSION_CACHE_MODE: Final = 44
+"""SSL_CTRL_SET_SESS_CACHE_MODE (openssl/ssl.h)."""
+_SESSION_CACHE_OFF: Final = 0
+"""SSL_SESS_CACHE_OFF (openssl/ssl.h)."""
 _SET_GROUPS_LIST: Final = 92
 """SSL_CTRL_SET_GROUPS_LIST (openssl/ssl.h)."""
 _POINTER_OFFSET: Final = object.__basicsize__
@@ -136,6 +140,12 @@ def set_groups(context: ssl.SSLContext) -> bool:
     """Set the groups of the key exchange, in the order of preference. Return False, with nothing
     changed, without the binding."""
     return _control(context, _SET_GROUPS_LIST, 0, GROUPS)
+
+
+def disable_session_cache(context: ssl.SSLContext) -> None:
+    """Keep no sessions in memory: tickets have them. Without the binding OpenSSL keeps the last
+    20,480, and looks through all of them now and then."""
+    _control(context, _SET_SESSION_CACHE_MODE, _SESSION_CACHE_OFF, b"")
 
 
 def _control(context: ssl.SSLContext, command: int, number: int, data: bytes) -> bool:

@@ -4,7 +4,6 @@
 services, spans and the access log.
 """
 
-import asyncio
 import hashlib
 import ssl
 from dataclasses import dataclass
@@ -49,7 +48,6 @@ class TlsSession:
     - `protocol`: the protocol that ALPN chose; empty for none
     - `resumed`: whether the handshake continued an earlier session
     - `client`: the client's certificate, or None
-    - `carrier`: the transport of the encrypted bytes
     """
 
     version: str = ""
@@ -57,12 +55,9 @@ class TlsSession:
     protocol: str = ""
     resumed: bool = False
     client: PeerCertificate | None = None
-    carrier: asyncio.Transport | None = None
 
 
-def describe_session(
-    connection: ssl.SSLObject, carrier: asyncio.Transport | None = None
-) -> TlsSession:
+def describe_session(connection: ssl.SSLObject) -> TlsSession:
     """Return the outcome of a finished handshake."""
     cipher = connection.cipher()
     return TlsSession(
@@ -71,7 +66,6 @@ def describe_session(
         protocol=connection.selected_alpn_protocol() or "",
         resumed=bool(connection.session_reused),
         client=_describe_certificate(connection),
-        carrier=carrier,
     )
 
 

@@ -14,6 +14,7 @@ from proxy.request.data_plane import DataPlane
 from proxy.tls.contexts import ServerContexts
 from proxy.tls.handshake import Handshake
 from proxy.tls.session_info import TlsSession, describe_session
+from proxy.tls.transport import TlsTransport
 from proxy.wire.snapshot import Listener
 
 HTTP2: Final = "h2"
@@ -37,18 +38,12 @@ def create_handshake(
 
 
 def serve(
-    plane: DataPlane,
-    listener: Listener,
-    transport: asyncio.Transport,
-    carrier: asyncio.Transport,
+    plane: DataPlane, listener: Listener, transport: TlsTransport, connection: ssl.SSLObject
 ) -> None:
-    """Hand a connection whose handshake is complete to the protocol that it negotiated. `carrier`
-    is the transport of its encrypted bytes."""
-    connection = cast("ssl.SSLObject", transport.get_extra_info("ssl_object"))
-    session = describe_session(connection, carrier)
-    protocol = create_protocol(plane, listener, session)
+    """Hand a connection whose handshake is complete to the protocol that it negotiated."""
+    protocol = create_protocol(plane, listener, describe_session(connection))
     transport.set_protocol(protocol)
-    protocol.connection_made(transport)
+    protocol.connection_made(cast("asyncio.Transport", transport))
 
 
 def create_protocol(plane: DataPlane, listener: Listener, session: TlsSession) -> asyncio.Protocol:
