@@ -43,8 +43,8 @@ COMPILED = [
     )),
     *(f"proxy/request/{name}.py" for name in (
         "accounting", "attempt", "connection_pool", "data_plane", "dispatch", "downstream",
-        "exchange", "fast_path", "half_close", "headers", "hedge", "mirror", "phases",
-        "reachability", "request_body", "resolve", "retry", "sinks", "stream_pool", "tracing",
+        "exchange", "fast_path", "grpc_call", "half_close", "headers", "hedge", "mirror", "phases",
+        "reachability", "request_body", "resolve", "retry", "sinks", "tracing",
         "tunnel", "upstream",
     )),
     "proxy/request_filters/compression.py",

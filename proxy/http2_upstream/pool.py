@@ -7,7 +7,7 @@ further connection is opened when all have as many streams as the endpoint allow
 from typing import TYPE_CHECKING, Final
 
 from proxy.http2_upstream.connection import Http2UpstreamConnection
-from proxy.request.stream_pool import StreamPool
+from proxy.request.sinks import StreamPool
 from proxy.request.upstream import Upstream
 from proxy.state.endpoint_state import EndpointState
 from proxy.transport.upstream_tls import TlsEndpoint

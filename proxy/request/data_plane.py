@@ -23,8 +23,7 @@ from proxy.request.downstream import Downstream
 from proxy.request.exchange import Exchange
 from proxy.request.reachability import Probe
 from proxy.request.reporter import Reporter
-from proxy.request.sinks import ClientSink, ResponseSink
-from proxy.request.stream_pool import StreamPool
+from proxy.request.sinks import ClientSink, ResponseSink, StreamPool
 from proxy.request.upstream import Upstream
 from proxy.request_filters import begin
 from proxy.state.descriptors import Descriptors

@@ -20,6 +20,7 @@ from proxy.request import (
     connection_pool,
     dispatch,
     failure,
+    grpc_call,
     headers,
     reachability,
     resolve,
@@ -29,6 +30,7 @@ from proxy.request import (
 )
 from proxy.request.attempt import Attempt
 from proxy.request.failure import Failure
+from proxy.request.grpc_call import GrpcCall
 from proxy.request.hedge import Hedge
 from proxy.request.phases import (
     ANSWERING,
@@ -102,9 +104,8 @@ class Exchange(Attempt):
     - `half_finished`: whether one side of the tunnel has ended.
     - `frames`: the frames that a WebSocket sent to the client; None for other tunnels.
     - `ending`: whether this worker is ending the tunnel.
-    - `is_call`: whether it is a call of gRPC to a service with HTTP/2; `call_code`: its status
-      code, negative while it is not known. A code that is not OK has its HTTP equivalent as
-      `status`.
+    - `call`: the call of gRPC that it is, to a service with HTTP/2, or None. If its status code is
+      not OK, `status` is the HTTP equivalent.
     - `said_goodbye`: whether the client was sent a close frame, after which nothing may follow.
     - `last_deadline`: the deadline of the whole request; 0.0 for none.
 
@@ -143,8 +144,7 @@ class Exchange(Attempt):
     frames: FrameTracker | None = None
     ending = False
     said_goodbye = False
-    is_call = False
-    call_code = -1
+    call: GrpcCall | None = None
     last_deadline = 0.0
 
     status = 0
@@ -250,21 +250,14 @@ class Exchange(Attempt):
         if service.request_timeout:
             self.last_deadline = self.started + service.request_timeout
         if service.may_refuse and grpc.is_grpc(self.head):
-            self._begin_call()
+            self.call = call = GrpcCall(self)
+            self.last_deadline = call.last_deadline(self.last_deadline)
         if delay:
             self._enter(DELAYED)
             self.set_deadline(NEVER)
             self.plane.loop.call_later(delay, self._delay_over)
             return
         dispatch.dispatch(self, self.started)
-
-    def _begin_call(self) -> None:
-        """Note that the request is a call of gRPC, which may have its own deadline."""
-        self.is_call = True
-        seconds = grpc.parse_timeout(self.head.field(b"grpc-timeout"))
-        last = self.started + seconds
-        if seconds and (not self.last_deadline or last < self.last_deadline):
-            self.last_deadline = last
 
     def _delay_over(self) -> None:
         if self.phase == DELAYED:
@@ -364,7 +357,7 @@ class Exchange(Attempt):
         """Seconds for which the client may send nothing of its body. A call of gRPC may be a
         conversation, in which it waits for the endpoint."""
         service = self.service
-        return service.idle_timeout if self.is_call else service.config.timeouts.body
+        return service.idle_timeout if self.call is not None else service.config.timeouts.body
 
     def request_bytes(self) -> bytes:
         """Return the request for the endpoint, as far as it was received. It gets its id and its
@@ -434,7 +427,7 @@ class Exchange(Attempt):
             self.set_deadline(now + self.service.first_byte_timeout)
         elif self.upstream_is_full:
             pass
-        elif self.upstream_was_full or self.is_call:
+        elif self.upstream_was_full or self.call is not None:
             self.set_deadline(now + timeout)
         else:
             # A client that sends a byte now and then must not hold a replica for ever.
@@ -498,17 +491,18 @@ class Exchange(Attempt):
         self.set_deadline(self.plane.now + self.service.idle_timeout)
 
     def response_trailers(self, lines: bytes) -> None:
-        if self.is_call:
-            self._settle(grpc.find_status(lines))
+        if self.call is not None:
+            self._settle(self.call, grpc.find_status(lines), self.plane.clock())
         self.client.send_trailers(lines)
 
     def response_end(self, last: bytes, *, reusable: bool) -> None:
-        if self.is_call:
-            self._settle(grpc.find_status(last))
+        now = self.plane.clock()
+        if self.call is not None:
+            self._settle(self.call, grpc.find_status(last), now)
         if last:
             self.bytes_out += len(last)
             self.client.write(last)
-        self._complete(self.plane.clock(), reusable=reusable)
+        self._complete(now, reusable=reusable)
 
     def bad_response(self, reason: str) -> None:
         self.fail(failure.PROTOCOL, reason)
@@ -520,8 +514,8 @@ class Exchange(Attempt):
         assert endpoint is not None
         self.status = status
         self.first_byte_at = now
-        if self.is_call and status < 500:
-            return self._accept_call(head, now)
+        if self.call is not None and status < 500:
+            return self._accept_call(self.call, head, now)
         if status < 500:
             if self.hedge is not None:
                 self.hedge.drop(now)
@@ -532,50 +526,24 @@ class Exchange(Attempt):
         listed = status in self.service.config.retries.status
         return not (listed and self.idempotent and self._retry(failure.STATUS, now))
 
-    # --- a call of gRPC
-
-    def _accept_call(self, head: ResponseHead, now: float) -> bool:
+    def _accept_call(self, call: GrpcCall, head: ResponseHead, now: float) -> bool:
         """Take a response head as the answer to a call. Return False if another attempt is made
         instead. Without a status in it the trailers decide about success."""
         code = grpc.find_status(head.client_head)
-        if code is None:
-            return True
-        again = failure.STATUS._replace(cause="refused")
-        listed = code in self.service.config.retries.grpc
-        if listed and self.endpoint is not None:
-            text = f"grpc-status {grpc.CODES[code]}"
-            retry.blame(self.plane, self.service, self.endpoint, text, now)
-            if self._retry(again, now):
+        if code is not None:
+            blamed = call.is_to_retry(code, now)
+            if blamed and self._retry(grpc_call.RETRIED, now):
                 return False
-        self._settle(code, blamed=listed)
+            self._settle(call, code, now, blamed=blamed)
         return True
 
-    def _settle(self, code: int | None, *, blamed: bool = False) -> None:
-        """Count the outcome of a call, once. A response without a status is none in order."""
-        if self.call_code >= 0:
-            return
-        endpoint, service, now = self.endpoint, self.service, self.plane.clock()
-        self.call_code = code = grpc.UNKNOWN if code is None else code
-        status = grpc.http_status(code)
-        if endpoint is not None and not blamed:
-            if status >= 500:
-                text = f"grpc-status {grpc.CODES[code]}"
-                retry.blame(self.plane, service, endpoint, text, now)
-            elif endpoint.record_success(self.first_byte_at - self.sent_at, now, self.load):
-                service.refresh(now)
-        if code:
+    def _settle(
+        self, call: GrpcCall, code: int | None, now: float, *, blamed: bool = False
+    ) -> None:
+        """Count the outcome of a call."""
+        status = call.settle(code, now, blamed=blamed)
+        if status:
             self.status = status
-        service.counters.count_call_of_grpc(self.head.target, code)
-
-    def _fail_call(self, why: Failure, extra: bytes, now: float) -> None:
-        """Answer a call with a status of gRPC instead of an error page."""
-        code = grpc.code_of_failure(why.reason)
-        client = self.client
-        if self.is_call:
-            self.service.counters.count_call_of_grpc(self.head.target, code)
-        response = grpc.build_error(code, why.text, extra + self.plane.date_line())
-        client.respond(headers.own_response(self, response), b"")
-        client.exchange_over(now, complete=self.request_complete)
 
     # --- a tunnel
 
@@ -778,8 +746,12 @@ class Exchange(Attempt):
             return
         self.failure = why._replace(detail=detail) if detail else why
         if self.phase == ANSWERING:
-            if self.is_call and self.head.http2:
-                self._break_off_call(why, now)
+            call = self.call
+            if call is not None and self.head.http2:
+                self.status = call.break_off(why)
+                self.leave(now)
+                self.client.send_trailers(call.last_lines(why))
+                self.client.exchange_over(now, complete=self.request_complete)
                 return
             self.leave(now)
             self.client.break_off(abruptly=self.head.http10)
@@ -788,18 +760,9 @@ class Exchange(Attempt):
         self.leave(now)
         extra = b"Retry-After: 1\r\n" if why.status == 503 else b""
         if grpc.is_grpc(self.head):
-            self._fail_call(why, extra, now)
+            grpc_call.answer_failure(self, why, extra, now)
             return
         self.client.send_error(self.head, why, why.status, extra, complete=self.request_complete)
-
-    def _break_off_call(self, why: Failure, now: float) -> None:
-        """End a call whose response has begun by a status that says what went wrong."""
-        self.call_code = grpc.code_of_failure(why.reason)
-        self.status = grpc.http_status(self.call_code)
-        self.service.counters.count_call_of_grpc(self.head.target, self.call_code)
-        self.leave(now)
-        self.client.send_trailers(grpc.status_lines(self.call_code, why.text))
-        self.client.exchange_over(now, complete=self.request_complete)
 
     def _refuse(self, refused: RequestRefused) -> None:
         """Answer without an attempt at any endpoint."""
@@ -807,7 +770,7 @@ class Exchange(Attempt):
         self.failure = refused.why
         self.leave(self.started)
         if refused.status >= 400 and grpc.is_grpc(self.head):
-            self._fail_call(refused.why, refused.extra, self.plane.now)
+            grpc_call.answer_failure(self, refused.why, refused.extra, self.plane.now)
             return
         self.client.send_error(
             self.head,

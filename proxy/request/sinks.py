@@ -1,5 +1,5 @@
-"""The two interfaces around an exchange: `ClientSink` on the client's side, `ResponseSink` on the
-upstream's side.
+"""The interfaces around an exchange: `ClientSink` on the client's side, `ResponseSink` and
+`StreamPool` on the upstream's side.
 
 An exchange writes a response to a `ClientSink` without knowing what carries it: an HTTP/1
 connection (`proxy.request.downstream`) or a client that discards everything
@@ -246,3 +246,26 @@ class ResponseSink:
 
     def upstream_writable(self) -> None:
         """The connection takes bytes again."""
+
+
+class StreamPool:
+    """Connections to one endpoint that carry several requests at once. An endpoint that speaks
+    HTTP/2 has one (`EndpointState.streams`, implemented by `proxy.http2_upstream.pool`); `Exchange`
+    and `Hedge` open a stream on it for each attempt."""
+
+    def open(self, sink: ResponseSink) -> "Upstream":
+        """Open a stream, which reports to `sink`. If its connection is not open yet,
+        `ResponseSink.connected` or `connect_failed` follows; else `Upstream.requests` is positive
+        and the request can be sent at once."""
+        raise NotImplementedError
+
+    def has_room(self) -> bool:
+        """Return whether one more stream needs no new connection."""
+        raise NotImplementedError
+
+    def close_idle(self, now: float) -> None:
+        """Close connections that had no stream for too long at `now`. At infinity, close all of
+        them once their streams have ended, and open none on them."""
+
+    def close(self) -> None:
+        """Close all connections at once."""

@@ -18,7 +18,7 @@ from proxy.transport.upstream_tls import TlsEndpoint
 from proxy.wire.snapshot import Endpoint
 
 if TYPE_CHECKING:
-    from proxy.request.stream_pool import StreamPool
+    from proxy.request.sinks import StreamPool
     from proxy.request.upstream import Upstream
 
 NEVER: Final = float("inf")
