@@ -23,9 +23,8 @@ from setuptools.command.build_ext import build_ext
 # `Candidate`, a protocol, and would not become faster; neither would what runs once per second.
 COMPILED = [
     *(f"proxy/http1/{name}.py" for name in (
-        "chunked", "fields", "framing", "limits", "partial", "request", "request_template",
-        "response", "response_template", "rewrite", "template",
-        "websocket",
+        "chunked", "fields", "framing", "limits", "partial", "request", "request_body",
+        "request_template", "response", "response_template", "rewrite", "template", "websocket",
     )),
     *(f"proxy/policy/{name}.py" for name in (
         "admit", "backlog", "eject", "gradient", "hashing", "idle_age", "latency", "path_policy",
@@ -42,10 +41,10 @@ COMPILED = [
         "service_state", "trusted_networks",
     )),
     *(f"proxy/request/{name}.py" for name in (
-        "accounting", "attempt", "connection_pool", "data_plane", "dispatch", "downstream",
-        "exchange", "fast_path", "grpc_call", "half_close", "headers", "hedge", "mirror", "phases",
-        "reachability", "request_body", "resolve", "retry", "sinks", "tracing",
-        "tunnel", "upstream",
+        "accounting", "attempt", "client_connection", "connection_pool", "data_plane", "dispatch",
+        "downstream", "exchange", "fast_path", "grpc_call", "half_close", "headers", "hedge",
+        "mirror", "phases", "reachability", "resolve", "retry", "sinks", "tracing", "tunnel",
+        "upstream",
     )),
     "proxy/request_filters/compression.py",
     *(f"proxy/http2/{name}.py" for name in ("grpc", "to_endpoint")),

@@ -6,7 +6,7 @@ the form of HTTP/1.1 here, so that everything behind it is the same for both ver
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from proxy.http1 import limits
 from proxy.http1.accept import prefers_json
@@ -14,7 +14,7 @@ from proxy.http1.fields import BadMessage
 from proxy.http1.partial import check_request_size
 from proxy.http1.request import END, RequestHead, parse_request
 from proxy.http1.request_template import RequestTemplates, add_template, match_templates
-from proxy.http1.rewrite import ALLOW, build_response, extend_forwarded
+from proxy.http1.rewrite import ALLOW, build_response
 from proxy.http2.abuse import FrameBudget
 from proxy.http2.codec import (
     Codec,
@@ -37,11 +37,10 @@ from proxy.http2.codec import (
 from proxy.http2.frames import FINE, FrameGuard
 from proxy.http2.request import Field, translate_request
 from proxy.http2_downstream.stream import UNSENT_LOW, Http2Stream, websocket_key
-from proxy.request import accounting, fast_path, half_close
-from proxy.request.headers import certificate_line
-from proxy.request.sinks import NEVER, ClientSink
+from proxy.request import accounting, fast_path
+from proxy.request.client_connection import UNKNOWN, ClientConnection
+from proxy.request.sinks import NEVER
 from proxy.tls.session_info import TlsSession
-from proxy.transport.proxy_header import ProxiedAddress
 from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
@@ -49,9 +48,6 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE: Final = 75.0
 """Seconds without a stream if the last one belonged to no service: the default of nginx."""
-WRITE_HIGH: Final = 64 * 1024
-"""Bytes in the write buffer above which the codec keeps its frames: the order of their priorities
-counts until then."""
 OUTPUT: Final = 64 * 1024
 """Bytes that the codec is asked for at once."""
 UNSENT_HIGH: Final = 64 * 1024
@@ -68,8 +64,6 @@ LINGER: Final = 2.0
 bytes."""
 MAX_LEARNED: Final = 16
 """Heads of a connection from which templates are made."""
-UNKNOWN: Final = b"unknown"
-"""The address of a client of a Unix socket (RFC 7239, section 6.2)."""
 
 # Stages of the connection.
 _NEW: Final = 0
@@ -88,15 +82,13 @@ _CONTROL: Final = (WindowUpdated, PingReceived, PriorityUpdateReceived)
 """Events that the codec has acted on; only their number matters."""
 
 
-class Http2Connection(ClientSink):
+class Http2Connection(ClientConnection):
     """An HTTP/2 connection of a client. As a `ClientSink` it has no exchange; its streams have one.
 
     It has the methods of an `asyncio.Protocol` without the base class, so that it can be compiled
     to a native class.
 
-    - `plane`: the data plane.
     - `codec`: its frames.
-    - `transport`: None before and after the connection.
     - `streams`: open streams by id.
     """
 
@@ -105,35 +97,25 @@ class Http2Connection(ClientSink):
         "_client_ends",
         "_full",
         "_guard",
-        "_hop",
         "_keep_alive",
         "_learned",
-        "_lines",
-        "_lines_host",
-        "_public",
         "_reading",
         "_scheduled",
         "_stage",
         "_templates",
         "_templates_with_body",
         "_touched",
-        "_trusted",
         "_unsent",
         "codec",
-        "plane",
         "streams",
-        "transport",
     )
 
     def __init__(
         self, plane: "DataPlane", listener: Listener, tls: TlsSession | None = None
     ) -> None:
-        super().__init__(listener, "", b"", tls)
-        # As in `Downstream`: with HSTS every response head is built.
-        self.fast_path_ok = tls is None or listener.tls is None or not listener.tls.hsts
-        self.plane = plane
+        super().__init__(plane, listener, tls)
+        self.fast_path_ok = self.plain_heads
         self.codec = Codec(is_server=True)
-        self.transport: asyncio.Transport | None = None
         self.streams: dict[int, Http2Stream] = {}
         self._budget = FrameBudget(plane.clock())
         self._client_ends = False
@@ -145,11 +127,6 @@ class Http2Connection(ClientSink):
         self._scheduled = False
         self._unsent = 0
         self._keep_alive = KEEP_ALIVE
-        self._public = listener.kind == "public"
-        self._trusted = False
-        self._hop = b""
-        self._lines = b""
-        self._lines_host: bytes | None = None
         self._templates: RequestTemplates = ()
         self._templates_with_body: RequestTemplates = ()
         self._learned = 0
@@ -157,17 +134,8 @@ class Http2Connection(ClientSink):
     # --- the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=WRITE_HIGH)
-        peer = transport.get_extra_info("peername")
-        if self.listener.client[0]:
-            self.peer = self.source = self.listener.client[0]
-        elif isinstance(peer, tuple):
-            self.peer = self.source = peer[0].removeprefix("::ffff:")
-        self._hop = self.peer.encode()
-        self.address = self._hop or UNKNOWN
+        self.take_transport(transport)
         plane = self.plane
-        self._trusted = plane.routing.trusted.has_peer(self.peer, self.listener.address)
         if self.listener.https_port:
             # Each head is parsed: none is sent to a service.
             self._learned = MAX_LEARNED
@@ -175,18 +143,14 @@ class Http2Connection(ClientSink):
             cache = plane.head_cache
             self._templates = cache.http2_templates
             self._templates_with_body = cache.http2_body_templates
-        self.deadline = plane.clock() + plane.routing.head_seconds
-        plane.clients.add(self)
         if plane.draining:
             self.drain()
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
-        self.plane.clients.discard(self)
-        self.plane.paused_clients.discard(self)
+        self.drop_transport()
         self._stage = _ENDED
-        self.transport = None
         self._end_streams()
 
     def eof_received(self) -> bool:
@@ -303,7 +267,7 @@ class Http2Connection(ClientSink):
         head.http2 = True
         head.takes_chunks = False
         source, address = self.peer, self.address
-        if self._trusted and head.forwarded:
+        if self.trusted and head.forwarded:
             source = plane.routing.find_client(source, head.forwarded)
             address = source.encode() or UNKNOWN
             matched = False
@@ -311,7 +275,7 @@ class Http2Connection(ClientSink):
         exchange = stream.prepare(head, source, address)
         if complete:
             if matched:
-                fast_path.start(exchange, b"", now, self._public)
+                fast_path.start(exchange, b"", now, self.public)
             else:
                 exchange.start(b"", True)
         elif body is None or head.upgrade:
@@ -323,14 +287,14 @@ class Http2Connection(ClientSink):
             data = body.data
             piece = stream.encode(data, complete=True)
             if matched and len(piece) == head.length:
-                fast_path.start(exchange, piece, now, self._public)
+                fast_path.start(exchange, piece, now, self.public)
             else:
                 exchange.start(piece, True)
             codec.consume(number, len(data))
 
     def _learn(self, head: RequestHead) -> None:
         """Make a template of a head that was parsed."""
-        if self._learned >= MAX_LEARNED or (self._trusted and head.forwarded):
+        if self._learned >= MAX_LEARNED or (self.trusted and head.forwarded):
             return
         self._learned += 1
         cache = self.plane.head_cache
@@ -394,33 +358,6 @@ class Http2Connection(ClientSink):
             self.deadline = now + self._keep_alive
 
     # --- called by streams
-
-    def forwarded_lines(self, head: RequestHead) -> bytes:
-        host = head.host or b""
-        if head.forwarded and self._trusted:
-            lines = extend_forwarded(head, self._hop, self.scheme, host)
-            return lines + certificate_line(self.tls) + self.plane.head_cache.hop_lines
-        if host != self._lines_host:
-            lines = self.plane.head_cache.forwarded_lines(self._hop or UNKNOWN, self.scheme, host)
-            # Via is the last line, if there is one.
-            self._lines = certificate_line(self.tls) + lines
-            self._lines_host = host
-        return self._lines
-
-    def forget_forwarded_lines(self) -> None:
-        self._lines_host = None
-
-    def proxied_address(self) -> ProxiedAddress:
-        transport = self.transport
-        if transport is None:
-            return ProxiedAddress(self.peer, 0)
-        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        port = self.listener.client[1]
-        if not port and isinstance(peer, tuple):
-            port = peer[1]
-        if not isinstance(own, tuple):
-            return ProxiedAddress(self.peer, port)
-        return ProxiedAddress(self.peer, port, own[0].removeprefix("::ffff:"), own[1])
 
     def set_keep_alive(self, seconds: float) -> None:
         """Set how long the connection may be without streams."""
@@ -581,12 +518,5 @@ class Http2Connection(ClientSink):
         if self.transport is not None:
             self.transport.abort()
 
-    def has_unsent_bytes(self) -> bool:
-        transport = self.transport
-        return transport is not None and transport.get_write_buffer_size() > 0
-
     def may_send_request(self) -> bool:
         return self._stage != _ENDED
-
-    def is_reset(self) -> bool:
-        return half_close.is_reset(self.transport)

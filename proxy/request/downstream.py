@@ -8,7 +8,7 @@ our side is closed first, and what still arrives is read and dropped for a momen
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from proxy.http1 import limits
 from proxy.http1.accept import prefers_json
@@ -18,15 +18,15 @@ from proxy.http1.framing import CHUNKED
 from proxy.http1.partial import check_first_line, check_partial, check_request_size
 from proxy.http1.request import END, RequestHead, find_field, parse_request
 from proxy.http1.request_template import RequestTemplates, add_template, match_templates
-from proxy.http1.rewrite import ALLOW, build_response, extend_forwarded
+from proxy.http1.rewrite import ALLOW, build_response
 from proxy.request import accounting, failure, fast_path, half_close
+from proxy.request.client_connection import UNKNOWN, ClientConnection
 from proxy.request.exchange import Exchange
 from proxy.request.failure import CHALLENGE, Failure
-from proxy.request.headers import certificate_line, own_response
+from proxy.request.headers import own_response
 from proxy.request.phases import TUNNEL
-from proxy.request.sinks import NEVER, ClientSink
+from proxy.request.sinks import NEVER
 from proxy.tls.session_info import TlsSession
-from proxy.transport.proxy_header import ProxiedAddress
 from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
@@ -49,28 +49,22 @@ HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\n"
 HTTP/1.1 accepts them."""
 FIRST_BYTE: Final = b"H"
 """The first byte of every response."""
-WRITE_HIGH: Final = 64 * 1024
-"""Bytes in the write buffer above which the upstream is not read."""
 READ_AHEAD: Final = 64 * 1024
 """Bytes of further requests that are held before reading is paused."""
 MAX_LEARNED: Final = 16
 """Heads of a connection from which templates are made. More are not worth the time: requests that
 match none by then have little in common."""
-UNKNOWN: Final = b"unknown"
-"""The address of a client of a Unix socket (RFC 7239, section 6.2)."""
 NO_LIMIT: Final = 1 << 62
 """Bytes: more than any body has."""
 _P: Final = ord("P")
 """The first byte of POST, PUT and PATCH."""
 
 
-class Downstream(ClientSink):
+class Downstream(ClientConnection):
     """An HTTP/1 connection of a client.
 
     It has the methods of an `asyncio.Protocol` without the base class, so that it can be compiled
     to a native class.
-
-    - `transport`: None before and after the connection.
     """
 
     __slots__ = (
@@ -82,31 +76,19 @@ class Downstream(ClientSink):
         "_ended",
         "_full",
         "_half_closed",
-        "_hop",
         "_learned",
-        "_lines",
-        "_lines_host",
         "_linger_end",
         "_paused",
-        "_plain_heads",
-        "_plane",
-        "_public",
         "_reader",
         "_sent_early",
         "_templates",
-        "_trusted",
         "_unsent",
-        "transport",
     )
 
     def __init__(
         self, plane: "DataPlane", listener: Listener, tls: TlsSession | None = None
     ) -> None:
-        super().__init__(listener, "", b"", tls)
-        self._plane = plane
-        self.transport: asyncio.Transport | None = None
-        self._trusted = False
-        self._hop = b""
+        super().__init__(plane, listener, tls)
         self._buffer = b""
         self._body_left = 0
         self._reader: ChunkedReader | None = None
@@ -119,10 +101,6 @@ class Downstream(ClientSink):
         self._advancing = False
         self._unsent = NO_LIMIT
         self._linger_end = 0.0
-        self._lines = b""
-        self._lines_host: bytes | None = None
-        self._public = listener.kind == "public"
-        self._plain_heads = tls is None or listener.tls is None or not listener.tls.hsts
         self._templates: RequestTemplates = ()
         self._body_templates: RequestTemplates = ()
         self._learned = 0
@@ -130,48 +108,23 @@ class Downstream(ClientSink):
     # --- the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=WRITE_HIGH)
-        peer = transport.get_extra_info("peername")
-        if self.listener.client[0]:
-            self.peer = self.source = self.listener.client[0]
-        elif isinstance(peer, tuple):
-            self.peer = self.source = peer[0].removeprefix("::ffff:")
-        self._hop = self.peer.encode()
-        self.address = self._hop or UNKNOWN
-        plane = self._plane
-        self._trusted = plane.routing.trusted.has_peer(self.peer, self.listener.address)
+        self.take_transport(transport)
+        plane = self.plane
         if self.listener.https_port:
             # Each head is parsed: none is sent to a service.
             self._learned = MAX_LEARNED
-        elif not self._trusted:
+        elif not self.trusted:
             # Its requests will mostly look like those of other clients.
             cache = plane.head_cache
             self._templates, self._body_templates = cache.templates, cache.body_templates
-        self.deadline = plane.clock() + plane.routing.head_seconds
-        plane.clients.add(self)
         if plane.draining:
             # Its handshake was under way when the drain began.
             self.drain()
 
-    def proxied_address(self) -> ProxiedAddress:
-        transport = self.transport
-        if transport is None or self.source != self.peer:
-            return ProxiedAddress(self.source, 0)
-        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        port = self.listener.client[1]
-        if not port and isinstance(peer, tuple):
-            port = peer[1]
-        if not isinstance(own, tuple):
-            return ProxiedAddress(self.peer, port)
-        return ProxiedAddress(self.peer, port, own[0].removeprefix("::ffff:"), own[1])
-
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
-        self._plane.clients.discard(self)
-        self._plane.paused_clients.discard(self)
+        self.drop_transport()
         self._ended = True
-        self.transport = None
         self._buffer = b""
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
@@ -203,7 +156,7 @@ class Downstream(ClientSink):
         exchange = self.exchange
         if exchange is None:
             if self._ended:
-                self.deadline = min(self._linger_end, self._plane.clock() + LINGER)
+                self.deadline = min(self._linger_end, self.plane.clock() + LINGER)
                 return
             templates = self._templates if data[0] != _P else self._body_templates
             if templates and not self._buffer and not self._full:
@@ -250,7 +203,7 @@ class Downstream(ClientSink):
             try:
                 if end > limits.REQUEST_HEAD:
                     check_request_size(data[:end])
-                head = parse_request(data[:end], self._plane.head_cache.requests)
+                head = parse_request(data[:end], self.plane.head_cache.requests)
                 self._learn(head)
                 self._begin(head, data[end + 4 :])
             except BadMessage as bad:
@@ -286,21 +239,21 @@ class Downstream(ClientSink):
             return
         if not self._buffer and self._complete_at:
             # The first bytes of a further request: its head has its own deadline.
-            self.deadline = self._plane.clock() + self._plane.routing.head_seconds
+            self.deadline = self.plane.clock() + self.plane.routing.head_seconds
         self._buffer = data
 
     def _begin_http2(self, data: bytes) -> bool:
         """Hand the connection over if its first bytes are those of HTTP/2 with prior knowledge
         (RFC 9113, section 3.3). Return whether they are, and HTTP/2 is available."""
-        create, transport = self._plane.create_http2_client, self.transport
+        create, transport = self.plane.create_http2_client, self.transport
         if create is None or transport is None or self.tls is not None or self._complete_at:
             return False
         if not data.startswith(HTTP2_PREFACE):
             return False
-        self._plane.clients.discard(self)
+        self.plane.clients.discard(self)
         self._ended = True
         self.transport = None
-        client = create(self._plane, self.listener, None)
+        client = create(self.plane, self.listener, None)
         transport.set_protocol(client)
         client.connection_made(transport)
         client.data_received(data)
@@ -308,7 +261,7 @@ class Downstream(ClientSink):
 
     def _begin(self, head: RequestHead, rest: bytes) -> None:
         """Start an exchange; `rest` is what arrived after the head."""
-        plane = self._plane
+        plane = self.plane
         now = plane.clock()
         plane.now = now
         piece = b""
@@ -328,9 +281,9 @@ class Downstream(ClientSink):
         last = plane.draining or (self._half_closed and not rest)
         self.persistent = persistent = head.persistent and not last
         self.fast_path_ok = (
-            persistent and not head.http10 and not self._half_closed and self._plain_heads
+            persistent and not head.http10 and not self._half_closed and self.plain_heads
         )
-        if self._trusted:
+        if self.trusted:
             self._identify(head)
         exchange = self.exchange = Exchange(plane, self, head, now)
         if self._half_closed:
@@ -341,7 +294,7 @@ class Downstream(ClientSink):
         """Note which client sent a request through this trusted proxy."""
         source = self.peer
         if head.forwarded:
-            source = self._plane.routing.find_client(source, head.forwarded)
+            source = self.plane.routing.find_client(source, head.forwarded)
             # The fast path does not ask again: from now on each head is parsed.
             self._templates = self._body_templates = ()
             self._learned = MAX_LEARNED
@@ -353,12 +306,12 @@ class Downstream(ClientSink):
         if len(body) != head.length:
             self._begin(head, body)
             return
-        plane = self._plane
+        plane = self.plane
         now = plane.now = self._complete_at = plane.clock()
         exchange = self.exchange = Exchange(plane, self, head, now)
         self.persistent = not plane.draining
-        self.fast_path_ok = self.persistent and self._plain_heads
-        fast_path.start(exchange, body, now, self._public)
+        self.fast_path_ok = self.persistent and self.plain_heads
+        fast_path.start(exchange, body, now, self.public)
 
     def _learn(self, head: RequestHead) -> None:
         """Make a template of a head that was parsed. The first request of a connection does not
@@ -366,10 +319,10 @@ class Downstream(ClientSink):
         templates."""
         if not self._complete_at or self._learned >= MAX_LEARNED:
             return
-        if self._trusted and head.forwarded:
+        if self.trusted and head.forwarded:
             return
         self._learned += 1
-        cache = self._plane.head_cache
+        cache = self.plane.head_cache
         if head.raw[0] != _P:
             self._templates = cache.keep_templates(add_template(self._templates, head))
         else:
@@ -398,21 +351,21 @@ class Downstream(ClientSink):
                 self._buffer = reader.surplus
                 self._reader = None
         if complete:
-            self._complete_at = self._plane.clock()
+            self._complete_at = self.plane.clock()
         exchange.request_data(data, complete)
 
     def pause(self) -> None:
         transport = self.transport
         if not self._paused and transport is not None and not transport.is_closing():
             self._paused = True
-            self._plane.paused_clients.add(self)
+            self.plane.paused_clients.add(self)
             transport.pause_reading()
 
     def resume(self) -> None:
         transport = self.transport
         if self._paused and transport is not None and not transport.is_closing():
             self._paused = False
-            self._plane.paused_clients.discard(self)
+            self.plane.paused_clients.discard(self)
             transport.resume_reading()
 
     # --- writing
@@ -440,21 +393,6 @@ class Downstream(ClientSink):
             self._sent_early = len(FIRST_BYTE)
             self.transport.write(FIRST_BYTE)
 
-    def forwarded_lines(self, head: RequestHead) -> bytes:
-        host = head.host or b""
-        if head.forwarded and self._trusted:
-            lines = extend_forwarded(head, self._hop, self.scheme, host)
-            return lines + certificate_line(self.tls) + self._plane.head_cache.hop_lines
-        if host != self._lines_host:
-            lines = self._plane.head_cache.forwarded_lines(self._hop or UNKNOWN, self.scheme, host)
-            # Via is the last line, if there is one.
-            self._lines = certificate_line(self.tls) + lines
-            self._lines_host = host
-        return self._lines
-
-    def forget_forwarded_lines(self) -> None:
-        self._lines_host = None
-
     def send_error(
         self, head: RequestHead, why: Failure, status: int, extra: bytes, *, complete: bool
     ) -> None:
@@ -473,18 +411,18 @@ class Downstream(ClientSink):
             as_json=prefers_json(accept),
             bodyless=head.method == b"HEAD",
             close=not self.persistent,
-            extra=extra + self._plane.date_line(),
+            extra=extra + self.plane.date_line(),
             reason_only=why.reason == CHALLENGE.reason,
         )
         self.write(response if exchange is None else own_response(exchange, response))
-        self.exchange_over(self._plane.now, complete=complete)
+        self.exchange_over(self.plane.now, complete=complete)
 
     def _reject(self, bad: BadMessage, data: bytes) -> None:
         """Answer bytes that are not a valid request, and end the connection. As far as `data` can
         be read, it decides the form of the response."""
         if self.transport is None:
             return
-        accounting.record_rejected(self._plane, self.peer, bad.status, data, bad.reason)
+        accounting.record_rejected(self.plane, self.peer, bad.status, data, bad.reason)
         lines = data[: limits.REQUEST_HEAD].partition(END)[0].split(b"\r\n")
         accept = find_field(lines, b"accept")
         self.transport.write(
@@ -494,7 +432,7 @@ class Downstream(ClientSink):
                 as_json=prefers_json(accept or b""),
                 bodyless=data.startswith(b"HEAD "),
                 close=True,
-                extra=(ALLOW if bad.status == 405 else b"") + self._plane.date_line(),
+                extra=(ALLOW if bad.status == 405 else b"") + self.plane.date_line(),
             )
         )
         self._linger()
@@ -511,13 +449,6 @@ class Downstream(ClientSink):
         elif self._buffer and not self._ended:
             self.resume()
             self._next()
-
-    def is_reset(self) -> bool:
-        return half_close.is_reset(self.transport)
-
-    def has_unsent_bytes(self) -> bool:
-        transport = self.transport
-        return transport is not None and transport.get_write_buffer_size() > 0
 
     # --- a tunnel
 
@@ -556,7 +487,7 @@ class Downstream(ClientSink):
             keep = exchange.service.keep_alive_timeout
         self.deadline = now + keep
         if self._buffer and not self._advancing:
-            self._plane.loop.call_soon(self._next)
+            self.plane.loop.call_soon(self._next)
 
     def _next(self) -> None:
         """Start the next request that was held."""
@@ -570,12 +501,12 @@ class Downstream(ClientSink):
     def drain(self) -> None:
         self.fast_path_ok = False
         if self.exchange is None:
-            self.deadline = min(self.deadline, self._plane.clock() + NEXT_REQUEST)
+            self.deadline = min(self.deadline, self.plane.clock() + NEXT_REQUEST)
 
     def close(self) -> None:
         self._ended = True
         self.exchange = None
-        now = self._plane.now
+        now = self.plane.now
         self.deadline = self._linger_end = now + FLUSH
         if self.tls is not None:
             # Once everything is sent, a client that does not answer the end of TLS is not waited
@@ -603,7 +534,7 @@ class Downstream(ClientSink):
         self._ended = True
         self.exchange = None
         self._buffer = b""
-        now = self._plane.clock()
+        now = self.plane.clock()
         self.deadline, self._linger_end = now + LINGER, now + LINGER_MAX
         transport = self.transport
         if transport is not None and not transport.is_closing():
@@ -644,5 +575,5 @@ class Downstream(ClientSink):
         slow = 0 < size < self._unsent
         self._unsent = size if slow else NO_LIMIT
         if slow:
-            self.deadline = self._plane.now + KEEP_ALIVE
+            self.deadline = self.plane.now + KEEP_ALIVE
         return slow

@@ -11,6 +11,7 @@ exchange ends in `leave`, which returns what it holds exactly once, or on the fa
 from typing import TYPE_CHECKING, Final
 
 from proxy.http1.request import RequestHead
+from proxy.http1.request_body import BufferedBody
 from proxy.http1.response import ResponseHead
 from proxy.http1.websocket import GOING_AWAY, FrameTracker
 from proxy.http2 import grpc
@@ -44,7 +45,6 @@ from proxy.request.phases import (
     TUNNEL,
     WAITING,
 )
-from proxy.request.request_body import BufferedBody
 from proxy.request.resolve import RequestRefused
 from proxy.request.sinks import AS_IS, IN_CHUNKS, NEVER, REJECTED, ClientSink
 from proxy.state.descriptors import is_shortage

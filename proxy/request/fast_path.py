@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Final
 from proxy.http1.chunked import is_complete
 from proxy.http1.framing import CHUNKED
 from proxy.http1.request import END
+from proxy.http1.request_body import BufferedBody
 from proxy.http1.rewrite import CRLF
 from proxy.observe.spans import NOT_RECORDED
 from proxy.request import accounting, dispatch, resolve, tracing
 from proxy.request.connection_pool import MAX_IDLE
 from proxy.request.phases import OVER, SENT
-from proxy.request.request_body import BufferedBody
 from proxy.wire.buckets import index
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The body of a request, as far as it has arrived and may still be needed.
 
-An `Exchange` creates one with the first byte of a body; most requests have none.
+`proxy.request.exchange` creates one with the first byte of a body; most requests have none.
 """
 
 
