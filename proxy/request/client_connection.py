@@ -1,4 +1,4 @@
-"""One connection of a client, whatever its protocol: who the client is, and what endpoints are told
+"""One connection of a client, whatever its protocol: who the client is, and what endpoints learn
 about it.
 
 Base class of `proxy.request.downstream` (HTTP/1) and `proxy.http2_downstream.connection`. Both add

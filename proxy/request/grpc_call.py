@@ -1,7 +1,7 @@
 """A call of gRPC: the part of an exchange that knows its deadline, its status and its errors.
 
 `Exchange` creates a `GrpcCall` for a request that is one, if the service speaks HTTP/2, and asks it
-about the response: the status comes in the head or in the trailers, and decides about success. The
+about the response: the status is in the head or in the trailers, and decides about success. The
 meaning of the fields is in `proxy.http2.grpc`.
 """
 
