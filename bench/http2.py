@@ -7,19 +7,15 @@ processes, divided by the requests answered. Compare only ratios within one run.
     python -m bench.http2 [--rounds 3] [--seconds 3] [--only nginx,ours] [--scenes TLS]
 """
 
-import os
 import re
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.contenders import origin
-from bench.running import running
 from bench.scenes import HEADERS, ClientFailed
-from bench.secure import SecureBench, arguments, chosen
+from bench.secure import arguments, run
 
 FIELDS: Final = 5
 """Fields of a request in addition to the four pseudo-fields: nine in total."""
@@ -79,22 +75,7 @@ def parse(text: str, error: str = "") -> int:
 def main() -> int:
     """Measure all scenes and print a table for each."""
     options = arguments("CPU time of requests over HTTP/2.", 21_300).parse_args()
-    names = chosen(options.only)
-    with tempfile.TemporaryDirectory(prefix="bench-") as text:
-        home = Path(text)
-        os.chmod(home, 0o755)
-        (home / "origin").mkdir()
-        bench = SecureBench(home, options.port, options.seconds)
-        command = origin(home / "origin", options.port)
-        with running(command, options.port, bench.cores[-1:], home / "origin"):
-            for scene in [scene for scene in SCENES if options.scenes in scene.name]:
-                for _ in range(options.rounds):
-                    for name in names:
-                        bench.cost(name, scene.name, scene.play, tls=scene.tls)
-                print(bench.results.table(scene.name, names, "CPU µs per request"), flush=True)
-    for problem in bench.problems:
-        print(f"problem: {problem}")
-    return 1 if bench.problems else 0
+    return run(options, [(scene.name, scene.play, scene.tls) for scene in SCENES])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -214,6 +214,34 @@ def _warm_up(load: Load, port: int, home: Path, core: int) -> None:
         except ClientFailed:
             if not left:
                 raise
+
+
+def run(
+    options: argparse.Namespace,
+    scenes: Sequence[tuple[str, Load, bool]],
+    last: Callable[[SecureBench, Sequence[str]], None] | None = None,
+) -> int:
+    """Measure scenes (name, load, whether the client uses TLS), print a table for each, then call
+    `last`. Return the exit status."""
+    names = chosen(options.only)
+    with tempfile.TemporaryDirectory(prefix="bench-") as text:
+        home = Path(text)
+        os.chmod(home, 0o755)
+        (home / "origin").mkdir()
+        bench = SecureBench(home, options.port, options.seconds)
+        command = contenders.origin(home / "origin", options.port)
+        with running(command, options.port, bench.cores[-1:], home / "origin"):
+            for scene, load, tls in scenes:
+                if options.scenes in scene:
+                    for _ in range(options.rounds):
+                        for name in names:
+                            bench.cost(name, scene, load, tls=tls)
+                    print(bench.results.table(scene, names, "CPU µs per request"), flush=True)
+            if last is not None:
+                last(bench, names)
+    for problem in bench.problems:
+        print(f"problem: {problem}")
+    return 1 if bench.problems else 0
 
 
 def arguments(description: str, port: int) -> argparse.ArgumentParser:

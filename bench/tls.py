@@ -9,17 +9,14 @@ full handshake of TLS 1.3. Compare only ratios within one run.
     python -m bench.tls [--rounds 3] [--seconds 3] [--only nginx,ours] [--scenes 64] [--idle 1000]
 """
 
-import os
 import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.contenders import origin
 from bench.idle import per_connection
-from bench.running import running
 from bench.scenes import Scene, play
-from bench.secure import SecureBench, arguments, chosen
+from bench.secure import SecureBench, arguments, run
 
 SCENES: Final = (
     Scene("small GET over TLS, unique, 64 conns", unique=True, tls=True),
@@ -34,26 +31,14 @@ def main() -> int:
     parser = arguments("CPU time of HTTP/1.1 over TLS.", 21_400)
     parser.add_argument("--idle", type=int, default=1000, help="idle connections; 0: none")
     options = parser.parse_args()
-    names = chosen(options.only)
-    with tempfile.TemporaryDirectory(prefix="bench-") as text:
-        home = Path(text)
-        os.chmod(home, 0o755)
-        (home / "origin").mkdir()
-        bench = SecureBench(home, options.port, options.seconds)
-        command = origin(home / "origin", options.port)
-        with running(command, options.port, bench.cores[-1:], home / "origin"):
-            for scene in [scene for scene in SCENES if options.scenes in scene.name]:
-                for _ in range(options.rounds):
-                    for name in names:
-                        bench.cost(name, scene.name, Wrk(scene), tls=True)
-                print(bench.results.table(scene.name, names, "CPU µs per request"), flush=True)
-            if options.idle:
-                for name in names:
-                    bench.serve(name, Idle(options.idle), IDLE_SCENE, tls=True)
-                print(bench.results.table(IDLE_SCENE, names, "KiB each"), flush=True)
-    for problem in bench.problems:
-        print(f"problem: {problem}")
-    return 1 if bench.problems else 0
+
+    def measure_idle(bench: SecureBench, names: Sequence[str]) -> None:
+        if options.idle:
+            for name in names:
+                bench.serve(name, Idle(options.idle), IDLE_SCENE, tls=True)
+            print(bench.results.table(IDLE_SCENE, names, "KiB each"), flush=True)
+
+    return run(options, [(scene.name, Wrk(scene), True) for scene in SCENES], measure_idle)
 
 
 class Wrk:

@@ -198,17 +198,12 @@ class ChangingLeastOfTwo(_KnownEnds):
         self, ready: list[SimulatedReplica], times: list[float], answers: list[float]
     ) -> None:
         """See `RequestPlacement`."""
-        random, count = self.rng.random, len(ready)
-        if not count:
+        if not ready:
             answers.extend([REFUSED] * len(times))
             return
         workers, limit = self.model.workers, self.model.workers + self.model.queue
         for now in times:
-            chosen = _finish(ready[int(random() * count)], now)
-            if chosen.ends and count > 1:
-                other = _finish(ready[int(random() * count)], now)
-                if len(other.ends) < len(chosen.ends):
-                    chosen = other
+            chosen = _pick_of_two(ready, self.rng, _in_flight, now)
             in_flight = len(chosen.ends)
             if in_flight >= limit:
                 answers.append(REFUSED)
@@ -221,12 +216,30 @@ class ChangingLeastOfTwo(_KnownEnds):
             answers.append(end - now)
 
 
-def _finish(replica: SimulatedReplica, now: float) -> SimulatedReplica:
-    """Remove the requests of `replica` that ended until `now`, and return it."""
+def _in_flight(replica: SimulatedReplica, now: float) -> int:
+    """Remove the requests of `replica` that ended until `now`; return the number of the others."""
     ends = replica.ends
     while ends and ends[0] <= now:
         heappop(ends)
-    return replica
+    return len(ends)
+
+
+def _pick_of_two(
+    ready: list[SimulatedReplica],
+    rng: Rng,
+    load: Callable[[SimulatedReplica, float], int],
+    now: float,
+) -> SimulatedReplica:
+    """Return the less loaded one of two random replicas at `now`. The second is drawn if the first
+    has any load."""
+    count = len(ready)
+    chosen = ready[int(rng.random() * count)]
+    most = load(chosen, now)
+    if most and count > 1:
+        other = ready[int(rng.random() * count)]
+        if load(other, now) < most:
+            return other
+    return chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,19 +258,12 @@ class SharedProcessor:
         self, ready: list[SimulatedReplica], times: list[float], answers: list[float]
     ) -> None:
         """See `RequestPlacement`. The latency of an accepted request is 0 for now."""
-        random, count = self.rng.random, len(ready)
-        if not count:
+        if not ready:
             answers.extend([REFUSED] * len(times))
             return
         limit = self.model.workers + self.model.queue
         for now in times:
-            chosen = ready[int(random() * count)]
-            self._advance(chosen, now)
-            if chosen.shares and count > 1:
-                other = ready[int(random() * count)]
-                self._advance(other, now)
-                if len(other.shares) < len(chosen.shares):
-                    chosen = other
+            chosen = _pick_of_two(ready, self.rng, self._in_flight, now)
             if len(chosen.shares) >= limit:
                 answers.append(REFUSED)
                 continue
@@ -280,6 +286,11 @@ class SharedProcessor:
         while replica.shares:
             self._finish_next(replica, REFUSED)
         return max(now, replica.updated)
+
+    def _in_flight(self, replica: SimulatedReplica, now: float) -> int:
+        """Return the number of requests of `replica` that have not ended at `now`."""
+        self._advance(replica, now)
+        return len(replica.shares)
 
     def _advance(self, replica: SimulatedReplica, now: float) -> None:
         while replica.shares and self._finish_next(replica, now):
