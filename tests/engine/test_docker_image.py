@@ -13,6 +13,7 @@ from meshd.runtime.select import make_runtime as runtime_of
 from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Build, Project, Service
 from tests.fakes.replicas import docker, docker_runtime, replica_spec, unique_project
+from tests.support.mesh import TestMesh
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.engine
@@ -55,6 +56,27 @@ async def test_missing_image_is_named(runtime: DockerRuntime) -> None:
     held = lost.model_copy(update={"image_id": "0" * 64})
     with pytest.raises(ImageMissing, match=rf"{MISSING} \(no-registry.invalid/nothing:meshd-0"):
         await runtime.start(replica_spec(PROJECT, "lost-2", held))
+
+
+async def test_diff_names_an_image_that_cannot_be_had(tmp_path: Path, engine_image: str) -> None:
+    form = (
+        "name: {project}\nservices:\n  box:\n    image: {image}\n    command: [sleep, '600']\n"
+        "    init: true\n"
+    )
+    mesh = TestMesh(tmp_path, "docker")
+    try:
+        done = await mesh.up(form.format(project=PROJECT, image=engine_image))
+        assert done.code == 0, done.out + done.err
+        changed = tmp_path / "changed.yml"
+        changed.write_text(form.format(project=PROJECT, image=MISSING))
+        diff = await mesh.run("diff", "-f", str(changed))
+        shown = diff.out + diff.err
+        assert diff.code == 2, shown
+        assert f"would be rejected: service box: image {MISSING} is not on the engine" in shown
+        changed.write_text(form.format(project=PROJECT, image=engine_image))
+        assert (await mesh.run("diff", "-f", str(changed))).code == 0
+    finally:
+        await mesh.end()
 
 
 async def test_a_deployment_pins_the_image_of_a_name(
