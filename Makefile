@@ -85,7 +85,7 @@ fuzz: $(STAMP)
 
 # Every long check at full length; `.ci/run` runs a short form of each.
 acceptance: $(STAMP)
-	@MESHD_REQUIRE_ENGINE=1 $(MAKE) check test
+	@MESHD_REQUIRE_ENGINE=1 MESHD_ACCEPTANCE=1 $(MAKE) check test
 	@$(MAKE) podman
 	@$(MAKE) soak RUNTIME=process ROLLOUTS=100
 	@$(MAKE) soak RUNTIME=docker ROLLOUTS=100

@@ -36,6 +36,7 @@ class SimulatedRuntime:
     """The `Runtime` protocol over a table in memory. Starting and stopping take no time."""
 
     name = "simulated"
+    token_address = ""
     capabilities = Capabilities(True, True, True, True, True, True, True)
 
     def __init__(self) -> None:

@@ -101,6 +101,7 @@ class _OfStreams:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     notes = config.stash[LEFT_OUT] = []
+    _leave_out_long(config, items)
     for marker, problem_of in NEEDS.items():
         wanted = [item for item in items if item.get_closest_marker(marker)]
         problem = problem_of() if wanted else None
@@ -113,6 +114,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if id(item) not in chosen]
         config.hook.pytest_deselected(items=wanted)
     _leave_out_without_tools(config, items)
+
+
+def _leave_out_long(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only `make acceptance` runs."""
+    long = [item for item in items if item.get_closest_marker("acceptance")]
+    if not long or os.environ.get("MESHD_ACCEPTANCE") == "1":
+        return
+    config.stash[LEFT_OUT].append(f"{len(long)} long tests left out: `make acceptance` runs them")
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if not item.get_closest_marker("acceptance")]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "_Streams":

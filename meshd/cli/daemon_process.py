@@ -61,7 +61,7 @@ class DaemonStartError(Exception):
 class DaemonOptions:
     """How to start a daemon.
 
-    - `runtime`: `docker` or `process`.
+    - `runtime`: `docker`, `process` or `swarm`.
     - `listen`, `metrics`: addresses `HOST:PORT` of the proxy, and of metrics and status.
     - `workers`: number of proxy worker processes.
     - `start_limit`: replicas that may start at once on a node; 0: one per CPU, at least two.

@@ -166,7 +166,7 @@ def _replica_status(
     elif replica.plain and replica.phase is Phase.PROBING:
         reason = "its container's health check has not passed yet"
     if not reason and replica.phase in (Phase.COMPLETED, Phase.FAILED):
-        reason = describe_exit(replica.exit_code, replica.oom_killed)
+        reason = describe_exit(replica.exit_code, replica.oom_killed, replica.error)
     if not reason and (replica.bad or replica.unready or replica.phase is Phase.PROBING):
         reason = replica.probe
     return ReplicaStatus(

@@ -11,7 +11,7 @@ import msgspec
 
 from meshd.api.dto import ImageStatus, ServiceStatus, Status
 from meshd.control.status import by_service, project_statuses, service_status
-from meshd.publish.gateways import TOKEN_ADDRESS, Gateways
+from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.ownership.claims import ProjectClaims
@@ -90,7 +90,7 @@ class StatusReader:
     def daemon(self) -> Status:
         """Return the status of the daemon without its services and projects."""
         generation = self._publisher.generation
-        internal = {TOKEN_ADDRESS, *(each.address for each in self._gateways.listeners())}
+        internal = {each.address for each in self._gateways.listeners()}
         bound = self._publisher.bound.items()
         available = self._reconciler.view().observed.available
         return Status(

@@ -1,4 +1,4 @@
-"""The control process: `python -m meshd.daemon.main --state DIR --runtime docker|process`.
+"""The control process: `python -m meshd.daemon.main --state DIR --runtime docker|process|swarm`.
 
 Started by the supervisor (through `meshd.daemon`). Reads the arguments and runs the `Daemon` of
 `meshd.daemon.wiring`. Exit codes: 0 ended in order, 1 failed, 2 cannot start (another daemon holds
@@ -69,7 +69,7 @@ def main() -> int:
     """Read the arguments, run the daemon, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m meshd.daemon.main", description=__doc__)
     parser.add_argument("--state", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--runtime", required=True, choices=("docker", "process"))
+    parser.add_argument("--runtime", required=True, choices=("docker", "process", "swarm"))
     parser.add_argument("--metrics", default="127.0.0.1:9900", metavar="ADDRESS")
     parser.add_argument("--starts", type=int, default=0, metavar="N")
     parser.add_argument("--no-adopt", action="store_true")

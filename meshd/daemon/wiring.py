@@ -87,7 +87,7 @@ if TYPE_CHECKING:
     from meshd.certificates.manager import CertificateManager
 
 _log = structlog.stdlib.get_logger(__name__)
-RuntimeName = Literal["docker", "process"]
+RuntimeName = Literal["docker", "process", "swarm"]
 NO_CERTIFICATES: Final = ServedCertificates()
 CONNECT_RETRY: Final = 1.0
 """Seconds between two attempts to connect to the runtime."""
@@ -98,7 +98,7 @@ class DaemonSettings:
     """Settings of the control process.
 
     - `state`: the state directory.
-    - `runtime`: `docker` or `process`.
+    - `runtime`: `docker`, `process` or `swarm`.
     - `metrics`: address (`HOST:PORT`) to serve metrics on.
     - `starts`: replicas that may start at the same time on a node; 0: one per CPU.
     - `adopts`: whether to adopt labelled containers that something else started.

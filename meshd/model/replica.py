@@ -91,7 +91,7 @@ class Replica(msgspec.Struct, frozen=True):
     - `in_hooks`: an operation starts it, but its `pre_start` or `post_start` commands still run.
     - `warm`: it belongs to the warm pool; `resumed_at`: when it left the pool.
     - `host`, `port`: where the mesh reaches it; `alternatives`: more addresses to try.
-    - `addresses`, `gateways`: see `meshd.model.runtime.ObservedReplica`.
+    - `addresses`, `gateways`, `error`: see `meshd.model.runtime.ObservedReplica`.
     """
 
     name: str
@@ -135,6 +135,7 @@ class Replica(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...] = ()
     gateways: tuple[tuple[str, str], ...] = ()
     alternatives: tuple[str, ...] = ()
+    error: str = ""
 
     @property
     def key(self) -> ServiceKey:

@@ -48,6 +48,9 @@ class Capabilities:
     """What a runtime can do. A spec that needs more is rejected or warned about.
 
     - `buildkit`: whether images can be built with BuildKit.
+    - `tokens`: whether a token in the URL identifies a caller, because its source address does not.
+    - `swarm`: whether replicas are services of a Swarm, which does not have all options of a
+      container.
     - `engine_api`: the newest version of the engine's API; None without an engine, or before it
       was asked.
     """
@@ -61,6 +64,8 @@ class Capabilities:
     volumes: bool
     buildkit: bool = False
     engine_api: tuple[int, int] | None = None
+    tokens: bool = False
+    swarm: bool = False
 
 
 class ReplicaState(StrEnum):
@@ -157,6 +162,7 @@ class ObservedReplica:
     - `managed`: True if meshd started it, False if it is adopted.
     - `host`, `port`: its address for the proxy; None and 0: none yet.
     - `addresses`: all its source addresses on the runtime's networks.
+    - `error`: how it ended, in words that follow its name, if there is no exit code to say so.
     - `alternatives`: more addresses for the proxy, of a container that something else started: the
       host may not reach each of its networks.
     - `gateways`: the host's addresses there, each with its network in CIDR notation.
@@ -187,6 +193,7 @@ class ObservedReplica:
     drift: str = ""
     alternatives: tuple[str, ...] = ()
     pid: int = 0
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,11 @@ listeners into the snapshot.
   the caller; and the gateways of networks that adopted containers share, where the source address
   does.
 - On the host, the ports that mesh-managed services publish.
-- Without networks (local processes): one loopback address, where a token in the path identifies
-  the caller.
+- Where the source address does not identify the caller (local processes, a Swarm): one address of
+  the runtime's choice, where a token in the path does.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from meshd.model.runtime import MESH_PORT, MeshAddress
 from meshd.publish.port_changes import PortChanges
@@ -25,9 +24,6 @@ from meshd.publish.virtual_addresses import VirtualAddresses
 from meshd.runtime.base import Runtime
 from meshd.spec.model import Project, Service
 from proxy.wire.snapshot import Listener
-
-TOKEN_ADDRESS: Final = "127.0.0.1:0"  # noqa: S105 (an address)
-"""Listener for calls with a token; port 0 lets the kernel choose one."""
 
 
 class Gateways:
@@ -51,8 +47,14 @@ class Gateways:
 
     @property
     def uses_tokens(self) -> bool:
-        """Whether a token identifies replicas, because the runtime has no networks."""
-        return not self._runtime.capabilities.networks
+        """Whether a token identifies replicas, because their source address does not."""
+        return self._runtime.capabilities.tokens
+
+    @property
+    def token_address(self) -> str:
+        """The address of the listener for calls with a token; empty while it is not known, or if
+        tokens are not used."""
+        return self._runtime.token_address if self.uses_tokens else ""
 
     async def discover(self, project: str, services: Sequence[str]) -> None:
         """Ask the runtime for the gateways of these services. Raises RuntimeFailure."""
@@ -69,7 +71,7 @@ class Gateways:
         """Take the projects to serve: their virtual addresses, and the ports that they publish. See
         `VirtualAddresses.set_projects`."""
         self.virtual.set_projects(projects, changing)
-        if projects is not self._projects and not self.uses_tokens:
+        if projects is not self._projects and self._runtime.capabilities.networks:
             self._projects = projects
             self._host_ports = list_host_ports(projects)
             self.ports.set_ports(self._host_ports)
@@ -99,7 +101,9 @@ class Gateways:
     def listeners(self) -> tuple[Listener, ...]:
         """Return the addresses that the workers should listen on."""
         if self.uses_tokens:
-            return (Listener(address=TOKEN_ADDRESS, kind="token"),)
+            address = self.token_address
+            tokens = (Listener(address=address, kind="token"),) if address else ()
+            return (*tokens, *self.ports.plan.listeners)
         if self._listeners is None:
             found = {
                 f"{gateway}:{MESH_PORT}": Listener(
@@ -120,10 +124,11 @@ class Gateways:
     def is_ready(self, bound: Mapping[str, str]) -> bool:
         """Return whether replicas may start, because the mesh address for them is known. `bound`
         are the addresses that the workers listen on, by listener."""
-        return not self.uses_tokens or TOKEN_ADDRESS in bound
+        return not self.uses_tokens or self.token_address in bound
 
     def token_url(self, bound: Mapping[str, str], token: str) -> str:
         """Return the URL prefix of a replica's calls; empty if tokens are not used."""
-        if not self.uses_tokens or TOKEN_ADDRESS not in bound:
+        address = self.token_address
+        if not self.uses_tokens or address not in bound:
             return ""
-        return f"http://{bound[TOKEN_ADDRESS]}/.mesh/{token}"
+        return f"http://{bound[address]}/.mesh/{token}"

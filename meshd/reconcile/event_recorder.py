@@ -84,7 +84,7 @@ def removed_by_others(before: ReconcileMemory, running: Container[str]) -> Itera
 
 
 def _phase_event(replica: Replica, old: ReplicaRecord | None, now: float) -> ReplicaEvent | None:
-    end = describe_exit(replica.exit_code, replica.oom_killed)
+    end = describe_exit(replica.exit_code, replica.oom_killed, replica.error)
     match replica.phase:
         case Phase.PENDING:
             return ReplicaEvent(Kind.REPLICA_STARTED, replica, replica.cause or "started")

@@ -102,7 +102,7 @@ class Runtime(Protocol):
 
     @property
     def name(self) -> str:
-        """`docker` or `process`."""
+        """`docker`, `process` or `swarm`."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -111,6 +111,12 @@ class Runtime(Protocol):
     @property
     def is_local(self) -> bool:
         """Whether replicas run on this host, and publish ports here."""
+
+    @property
+    def token_address(self) -> str:
+        """The address (`HOST:PORT`) on which the mesh is to listen for calls with a token, if
+        callers have one (`Capabilities.tokens`); port 0 lets the kernel choose. Empty while it is
+        not known."""
 
     async def open(self) -> None:
         """Connect, and check that the runtime answers."""

@@ -12,9 +12,10 @@ from meshd.runtime.base import Runtime, RuntimeUnavailable
 from meshd.runtime.docker.endpoint import find_endpoint
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.process.runtime import ProcessRuntime
+from meshd.runtime.swarm.runtime import SwarmRuntime
 from meshd.spec.model import Project
 
-Name = Literal["docker", "process"]
+Name = Literal["docker", "process", "swarm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,17 @@ class Choice:
 
 
 async def choose(
-    wanted: Literal["auto", "docker", "process"], projects: Sequence[Project]
+    wanted: Literal["auto", "docker", "process", "swarm"], projects: Sequence[Project]
 ) -> Choice:
     """Choose the requested runtime. For `auto`, choose Docker if an engine answers and every
     image of `projects` exists, can be pulled, or can be built; local processes otherwise.
     Pulls and builds nothing. Raises BadEndpoint if Docker is requested, but the settings name no
-    engine that meshd can use."""
+    engine that meshd can use; RuntimeUnavailable if a Swarm is requested, but the engine is not a
+    manager of one on this host."""
     if wanted == "docker":
         find_endpoint()
+    if wanted == "swarm":
+        return await _choose_swarm()
     if wanted != "auto":
         return Choice(wanted, f"{wanted} runtime, as requested")
     docker = DockerRuntime()
@@ -52,8 +56,21 @@ async def choose(
     return Choice("docker", f"docker runtime: the engine on {node.name} answers and has all images")
 
 
+async def _choose_swarm() -> Choice:
+    swarm = SwarmRuntime()
+    try:
+        await swarm.open()
+        nodes = await swarm.nodes()
+    finally:
+        await swarm.close()
+    names = ", ".join(node.name for node in nodes) or "none"
+    return Choice("swarm", f"swarm runtime: {len(nodes)} nodes take replicas ({names})")
+
+
 def make_runtime(name: Name, state: Path) -> Runtime:
     """Create the runtime of that name; `state` is the directory of the keeper's socket."""
+    if name == "swarm":
+        return SwarmRuntime()
     return DockerRuntime() if name == "docker" else ProcessRuntime(state)
 
 

@@ -13,6 +13,7 @@ from meshd.runtime.docker.images.build_parameters import (
     cache_keys,
     services_as_contexts,
 )
+from meshd.runtime.swarm import limits
 from meshd.spec.model import Build, Project, Service
 
 
@@ -78,6 +79,8 @@ def _refused(service: Service, can: Capabilities) -> Iterator[str]:
     given = [name for name in ("pre_start", "post_start", "pre_stop") if getattr(service, name)]
     if given and not can.images:
         yield f"{', '.join(given)} need containers, and local processes have none"
+    if can.swarm:
+        yield from limits.refused(service)
     if can.images:
         if not service.image and service.build is None:
             yield "has neither image nor build, and a container needs one"
@@ -111,6 +114,8 @@ def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
     for each in _missing(service, can):
         if not each.needed:
             yield f"{each}, and is ignored"
+    if can.swarm:
+        yield from limits.ignored(service)
     if can.images and not can.buildkit and service.build is not None:
         for key in cache_keys(service.build):
             yield f"build.{key} is ignored without the plugin buildx of the docker command"

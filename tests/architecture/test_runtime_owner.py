@@ -12,6 +12,7 @@ from meshd.runtime.base import Runtime
 from tests.support.paths import ROOT
 
 READS = {
+    "token_address",
     "address_ranges", "capabilities", "follow", "image_progress", "is_local", "is_volume_empty",
     "jobs", "list", "logs", "mesh_addresses", "name", "nodes", "read_volume", "timed_logs", "usage",
     "unobtainable_reason", "volumes", "watch",

@@ -14,6 +14,7 @@ from meshd.model.runtime import ReplicaSpec, ReplicaState
 from meshd.runtime.base import EventKind, Runtime, RuntimeEvent
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.process.runtime import ProcessRuntime
+from meshd.runtime.swarm.runtime import SwarmRuntime
 from meshd.spec.model import Service
 from tests.support.waiting import wait_until
 
@@ -82,6 +83,23 @@ async def docker_runtime(project: str) -> AsyncIterator[DockerRuntime]:
         for replica in [*await runtime.list(), *await runtime.jobs()]:
             if replica.project == project:
                 await asyncio.to_thread(docker, "rm", "-fv", replica.runtime_id)
+        await runtime.teardown(project)
+        await runtime.close()
+
+
+@asynccontextmanager
+async def swarm_runtime(project: str) -> AsyncIterator[SwarmRuntime]:
+    """A Swarm runtime on the manager that DOCKER_HOST names; afterwards nothing of `project` is
+    left."""
+    runtime = SwarmRuntime()
+    await runtime.open()
+    try:
+        yield runtime
+    finally:
+        for replica in [*await runtime.list(), *await runtime.jobs()]:
+            if replica.project == project:
+                await runtime.stop(replica.name, 0)
+                await runtime.remove(replica.name)
         await runtime.teardown(project)
         await runtime.close()
 

@@ -104,6 +104,7 @@ class SimRuntime:
         self._tasks: set[asyncio.Task[None]] = set()
 
     name = "sim"
+    token_address = ""
     capabilities = Capabilities(True, True, True, True, True, True, True)
 
     async def open(self) -> None: ...

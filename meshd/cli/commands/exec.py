@@ -64,10 +64,13 @@ async def command(
         status = await client.status()
     replica = find_running_replica(status, name)
     if status.runtime != "docker":
-        output.print_error(
-            f"meshd: replica {replica.name}: exec runs commands in containers only, "
-            f"and this is a local process"
+        reason = (
+            f"it runs on node {replica.node}, and exec reaches no tasks of a Swarm; use `docker "
+            "exec` there"
+            if status.runtime == "swarm"
+            else "exec runs commands in containers only, and this is a local process"
         )
+        output.print_error(f"meshd: replica {replica.name}: {reason}")
         return NOT_RUN
     engine, interactive = Engine(), terminal.is_interactive()
     try:

@@ -40,11 +40,11 @@ def default_workers() -> int:
 @spec_options.spec_options
 @click.option(
     "--runtime",
-    type=click.Choice(["auto", "docker", "process"]),
+    type=click.Choice(["auto", "docker", "process", "swarm"]),
     default="auto",
     show_default=True,
-    help="Where replicas run: containers or local processes. auto: containers if possible; prints "
-    "its choice and the reason.",
+    help="Where replicas run: in containers, as local processes, or on the nodes of a Swarm with a "
+    "manager on this host. auto: containers if possible; prints its choice and the reason.",
 )
 @proxy_options.listen_option(LISTEN)
 @click.option(
@@ -91,7 +91,7 @@ async def command(
     files: tuple[Path, ...],
     project: str | None,
     profiles: tuple[str, ...],
-    runtime: Literal["auto", "docker", "process"],
+    runtime: Literal["auto", "docker", "process", "swarm"],
     listen: tuple[str, ...],
     metrics: str,
     workers: int,
@@ -232,18 +232,18 @@ async def check_running(options: daemon_process.DaemonOptions) -> bool:
 
 
 async def choose_runtime(
-    requested: Literal["auto", "docker", "process"], spec: Project | None
-) -> Literal["docker", "process"]:
+    requested: Literal["auto", "docker", "process", "swarm"], spec: Project | None
+) -> Literal["docker", "process", "swarm"]:
     """Return the runtime to use, after printing the choice and its reason.
 
     Raises DaemonStartError.
     """
     from meshd.runtime import select
-    from meshd.runtime.docker.endpoint import BadEndpoint
+    from meshd.runtime.base import RuntimeFailure
 
     try:
         choice = await select.choose(requested, [spec] if spec else [])
-    except BadEndpoint as error:
+    except RuntimeFailure as error:
         raise daemon_process.DaemonStartError(str(error)) from error
     output.print_error(choice.reason)
     return choice.name

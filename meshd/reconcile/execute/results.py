@@ -167,7 +167,7 @@ class OperationResults:
 
     def _archive_output(self, replica: Replica, output: Sequence[OutputLine], now: float) -> None:
         """Keep the output of a removed replica, with a last line that says how it ended."""
-        end = describe_exit(replica.exit_code, replica.oom_killed)
+        end = describe_exit(replica.exit_code, replica.oom_killed, replica.error)
         cause = f"; {replica.cause}" if replica.cause else ""
         last = OutputLine(replica.since, f"--- {replica.name} {end}{cause}")
         lines = [*output, last]

@@ -306,6 +306,7 @@ def _replica_of(seen: ObservedReplica, record: ReplicaRecord, inputs: Inputs) ->
         addresses=seen.addresses,
         gateways=seen.gateways,
         alternatives=tuple(each for each in known if each != host),
+        error=seen.error,
     )
 
 
@@ -333,12 +334,12 @@ def _pending_replica(start: StartReplica, record: ReplicaRecord, inputs: Inputs)
     )
 
 
-def describe_exit(code: int | None, oom_killed: bool = False) -> str:
-    """Describe for people how a replica ended."""
+def describe_exit(code: int | None, oom_killed: bool = False, error: str = "") -> str:
+    """Describe for people how a replica ended. `error`: see `ObservedReplica`."""
     if oom_killed:
         return "was killed: out of memory"
     if code is None:
-        return "was created but never started"
+        return error or "was created but never started"
     if code in KILLED:
         return "was killed (SIGKILL)"
     return f"exited with code {code}"
@@ -361,7 +362,7 @@ def _record_exit(
         if not restarts:
             return memory
         return open_slot(memory, version, attempt, spec.restart, now, random)
-    end = describe_exit(replica.exit_code, replica.oom_killed)
+    end = describe_exit(replica.exit_code, replica.oom_killed, replica.error)
     # A container that was created but never started says nothing about its revision: the process
     # that was to start it ended before.
     outside = replica.exit_code is None or replica.exit_code in KILLED

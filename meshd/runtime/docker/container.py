@@ -24,7 +24,9 @@ from meshd.spec.model import Attachment, BlockDevice, EngineOptions, Healthcheck
 Info = dict[str, Any]
 
 NUMBER = "com.docker.compose.container-number"
-LOG_LIMITS = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
+DEFAULT_LOG_DRIVER = "json-file"
+LOG_LIMITS = {"max-size": "10m", "max-file": "3"}
+"""Options of that driver, whose files are unbounded by default."""
 NANOSECONDS = 1_000_000_000
 """Per second; the engine counts durations and CPUs in billionths."""
 
@@ -166,7 +168,7 @@ def create_request(
     if service.entrypoint is not None:
         config["Entrypoint"] = list(service.entrypoint)
     if service.healthcheck is not None:
-        config["Healthcheck"] = _healthcheck(service.healthcheck)
+        config["Healthcheck"] = healthcheck_config(service.healthcheck)
     if replica.job:
         config["Healthcheck"] = {"Test": ["NONE"]}
         config["ExposedPorts"] = {}
@@ -299,7 +301,7 @@ def _host_config(
             for address in addresses.split(",")
         ],
         "Mounts": [
-            _mount(replica.project, mount)
+            mount_config(replica.project, mount)
             for mount in service.volumes
             if mount.type != "file" and not mount.options and not _is_created(mount)
         ],
@@ -310,7 +312,7 @@ def _host_config(
         "Init": service.init,
         "ReadonlyRootfs": service.read_only,
         "CapAdd": list(service.cap_add),
-        "CapDrop": _dropped(service),
+        "CapDrop": dropped_capabilities(service),
         "SecurityOpt": list(service.security_opt),
         "GroupAdd": list(service.group_add),
         "Sysctls": service.sysctls,
@@ -331,8 +333,8 @@ def _host_config(
     if service.logging is not None and (service.logging.driver or service.logging.options):
         driver = service.logging.driver or logging_driver
         config["LogConfig"] = {"Type": driver, "Config": service.logging.options}
-    elif logging_driver == LOG_LIMITS["Type"]:  # unbounded by default
-        config["LogConfig"] = LOG_LIMITS
+    elif logging_driver == DEFAULT_LOG_DRIVER:
+        config["LogConfig"] = {"Type": DEFAULT_LOG_DRIVER, "Config": LOG_LIMITS}
     config |= _engine_options(options)
     for key, mode in (("IpcMode", options.ipc), ("PidMode", options.pid)):
         if mode:
@@ -403,7 +405,7 @@ def _engine_options(options: EngineOptions) -> Info:
     return found
 
 
-def _dropped(service: Service) -> list[str]:
+def dropped_capabilities(service: Service) -> list[str]:
     """Return the capabilities to drop. For a mesh-managed service NET_RAW is one of them unless
     requested: with it a container can forge its address on a shared network, and the address
     identifies the caller."""
@@ -428,7 +430,7 @@ def _bind(mount: Mount) -> str:
     return f"{mount.source}:{mount.target}:{','.join(words)}"
 
 
-def _mount(project: str, mount: Mount) -> Info:
+def mount_config(project: str, mount: Mount) -> Info:
     source = mount.source
     if mount.type == "volume" and source:
         source = volume_name(project, mount)
@@ -463,7 +465,7 @@ def _mount(project: str, mount: Mount) -> Info:
     return found
 
 
-def _healthcheck(check: Healthcheck) -> Info:
+def healthcheck_config(check: Healthcheck) -> Info:
     """Return a health check in the engine's form. The engine takes the values that are 0, and an
     empty test, from the image."""
     if check.disable:

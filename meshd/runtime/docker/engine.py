@@ -7,7 +7,7 @@ Every other module of this package talks to the engine through `Engine.request`.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -113,14 +113,17 @@ class Engine:
             yield docker
 
     @asynccontextmanager
-    async def events(self) -> AsyncIterator[AsyncIterator[Info]]:
-        """Yield the events of containers, and of networks that they join and leave, from now on.
-        The stream ends when the engine closes it. Raises RuntimeUnavailable."""
+    async def events(
+        self, types: Sequence[str] = ("container", "network")
+    ) -> AsyncIterator[AsyncIterator[Info]]:
+        """Yield the events of objects of these types from now on: of containers, and of networks
+        that they join and leave. The stream ends when the engine closes it. Raises
+        RuntimeUnavailable."""
         if self._docker is None:
             raise RuntimeUnavailable("the Docker Engine is not connected")
         docker = self._docker
         # The engine sends its headers a moment before it subscribes; `since` covers that moment.
-        filters = {"type": ["container", "network"]}
+        filters = {"type": list(types)}
         params = {"filters": json.dumps(filters), "since": f"{time.time():.6f}"}
         url = URL(f"{docker.docker_host}/{docker.api_version}/events")
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT)

@@ -134,6 +134,11 @@ class DockerRuntime:
         """Whether the engine is reached through a Unix socket."""
         return self._engine.is_local
 
+    @property
+    def token_address(self) -> str:
+        """None: source addresses identify callers."""
+        return ""
+
     def make_host_firewall(
         self,
         instance: str,

@@ -22,6 +22,7 @@ CAPABILITIES = Capabilities(
     pause=True,
     container_health=False,
     volumes=False,
+    tokens=True,
 )
 INHERITED = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR",

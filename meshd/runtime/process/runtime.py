@@ -74,6 +74,11 @@ class ProcessRuntime:
         """No images, networks, limits or volumes: programs of the host run as they are."""
         return CAPABILITIES
 
+    @property
+    def token_address(self) -> str:
+        """A loopback address on a port that the kernel chooses."""
+        return "127.0.0.1:0"
+
     async def open(self) -> None:
         """Wait for the keeper, which starts at the same time: seconds on a busy machine."""
         deadline = asyncio.get_running_loop().time() + OPEN_WAIT

@@ -106,6 +106,14 @@ def test_an_exit_opens_one_backoff_slot_even_if_it_is_seen_twice() -> None:
     assert [f.text for f in observed.failures[VERSION]] == ["a exited with code 1 after 5.0 s"]
 
 
+def test_a_replica_without_an_exit_code_ends_as_the_runtime_says() -> None:
+    lost = replace(EXITED, exit_code=None, error="is lost: node w1 is down")
+    memory, _ = observe_one(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
+    _, observed = observe_one(memory, lost, 105.0)
+    assert only(observed).error == lost.error
+    assert observed.failures[VERSION][0].text.startswith("a is lost: node w1 is down after")
+
+
 def test_a_stop_by_others_is_not_a_failure() -> None:
     memory, _ = observe_one(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
     memory, observed = observe_one(memory, replace(SEEN, state=ReplicaState.STOPPING), 104.0)

@@ -1,0 +1,121 @@
+"""Requests to the manager of a Swarm: services, tasks, nodes, configs and secrets as the engine's
+own JSON.
+
+Every other module of this package with I/O uses it. The connection and its errors are those of
+`meshd.runtime.docker.engine`; a manager that is not the leader passes requests on to it.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
+from meshd.runtime.docker.engine import Engine, Info
+
+Collection = Literal["services", "tasks", "nodes", "configs", "secrets", "networks"]
+UPDATE_TRIES: Final = 5
+"""Attempts of an update: the version that it names changes whenever something else changes the
+object."""
+PATIENCE: Final = 20.0
+"""Seconds for a request. A manager without a majority of managers does not answer."""
+
+
+class Gone(RuntimeFailure):
+    """The object does not exist."""
+
+
+class NameTaken(RuntimeFailure):
+    """An object of that name exists."""
+
+
+class _OutOfSequence(RuntimeFailure):
+    """The object has changed since it was read."""
+
+
+class SwarmApi:
+    """The objects of one Swarm, through one of its managers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def local_state(self) -> Info:
+        """Return the manager's own description of its part in the Swarm. Raises RuntimeUnavailable
+        if the engine is not a manager."""
+        async with self._engine.request() as docker:
+            info: Info = dict(await docker.system.info())
+        swarm: Info = info.get("Swarm") or {}
+        if swarm.get("LocalNodeState") != "active":
+            raise RuntimeUnavailable(
+                f"the engine on {info['Name']} is not part of a Swarm; run `docker swarm init` "
+                "there, or name a manager of one with DOCKER_HOST"
+            )
+        if not swarm.get("ControlAvailable"):
+            managers = ", ".join(each["Addr"] for each in swarm.get("RemoteManagers") or ())
+            raise RuntimeUnavailable(
+                f"the engine on {info['Name']} is a worker of a Swarm, and only a manager can "
+                f"run meshd; managers: {managers or 'none known'}"
+            )
+        return {**swarm, "Logging": info["LoggingDriver"]}
+
+    async def list(
+        self, kind: Collection, filters: Mapping[str, Sequence[str]] | None = None
+    ) -> list[Info]:
+        """Return all objects of a kind that satisfy the filters."""
+        params = {"filters": json.dumps(filters)} if filters else None
+        async with self._engine.request(PATIENCE) as docker:
+            return list(await docker._query_json(kind, params=params) or ())
+
+    async def inspect(self, kind: Collection, name: str) -> Info:
+        """Return one object by name or id. Raises Gone."""
+        async with self._engine.request(PATIENCE, {404: Gone(f"no {name} exists")}) as docker:
+            return dict(await docker._query_json(f"{kind}/{name}"))
+
+    async def create(
+        self,
+        kind: Collection,
+        body: Info,
+        headers: Mapping[str, str] | None = None,
+        otherwise: type[RuntimeFailure] = RuntimeFailure,
+    ) -> str:
+        """Create an object and return its id. Raises NameTaken; `otherwise` with the text of the
+        Swarm."""
+        taken = {409: NameTaken(f"{body['Name']} already exists")}
+        async with self._engine.request(PATIENCE, taken, otherwise) as docker:
+            made = await docker._query_json(
+                f"{kind}/create", "POST", data=json.dumps(body), headers=headers
+            )
+        return str(made.get("ID") or made.get("Id"))
+
+    async def delete(self, kind: Collection, name: str) -> None:
+        """Delete an object. Raises Gone; RuntimeFailure if something uses it."""
+        async with (
+            self._engine.request(PATIENCE, {404: Gone(f"no {name} exists")}) as docker,
+            docker._query(f"{kind}/{name}", "DELETE"),
+        ):
+            return
+
+    async def update(
+        self, kind: Literal["services", "nodes"], name: str, change: Callable[[Info], Info | None]
+    ) -> None:
+        """Replace the `Spec` of an object by what `change` returns for it; no change for None.
+        Raises Gone."""
+        for attempt in range(UPDATE_TRIES):
+            found = await self.inspect(kind, name)
+            wanted = change(found["Spec"])
+            if wanted is None:
+                return
+            params: dict[str, Any] = {"version": str(found["Version"]["Index"])}
+            errors: dict[int, RuntimeFailure] = {404: Gone(f"no {name} exists")}
+            if attempt < UPDATE_TRIES - 1:  # the last time, the Swarm's own text is raised
+                errors[500] = _OutOfSequence(name)
+            try:
+                async with self._engine.request(PATIENCE, errors) as docker:
+                    await docker._query_json(
+                        f"{kind}/{found['ID']}/update",
+                        "POST",
+                        params=params,
+                        data=json.dumps(wanted),
+                    )
+            except _OutOfSequence:
+                continue
+            return

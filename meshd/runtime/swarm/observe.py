@@ -1,0 +1,282 @@
+"""A replica from a Swarm service, its tasks and their nodes, in the engine's JSON. Pure.
+
+Used by `SwarmRuntime` and `watch`. `service_spec` writes what is read here.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from meshd.model.runtime import ContainerHealth, Node, ObservedReplica, ReplicaState
+from meshd.runtime.swarm.service_spec import NO_NODE, STOPPED
+from meshd.spec import labels
+
+Info = dict[str, Any]
+
+_BEFORE_RUNNING: Final = frozenset(
+    {"new", "pending", "assigned", "accepted", "preparing", "ready", "starting"}
+)
+"""States of a task whose process does not run yet, or whose health check has not passed yet."""
+_ENDING: Final = frozenset({"shutdown", "remove", "complete"})
+"""Desired states of a task that is to end."""
+_NO_ADDRESS: Final = frozenset({"", "0.0.0.0", "127.0.0.1", "::", "::1"})
+"""Addresses that a node may report when it does not know by which one others reach it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHistory:
+    """What the Swarm does not keep about tasks, by id, as far as meshd saw it.
+
+    - `started`: Unix time of the start; the time of a task is that of its last change.
+    - `out_of_memory`: tasks of this node that were killed because memory ran out.
+    """
+
+    started: Mapping[str, float] = field(default_factory=dict)
+    out_of_memory: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmNode:
+    """A node of the Swarm.
+
+    - `address`: where other nodes reach it; empty if unknown.
+    - `ready`: whether its engine answers the managers.
+    - `availability`: `active`, `pause` or `drain`.
+    """
+
+    id: str
+    name: str
+    address: str
+    role: str
+    ready: bool
+    availability: str
+    cpus: float
+    memory: int
+    labels: Mapping[str, str]
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether new tasks may run there."""
+        return self.ready and self.availability == "active"
+
+    def as_node(self) -> Node:
+        """Return it as a machine on which replicas can be placed."""
+        return Node(self.name, self.cpus, self.memory, self.labels)
+
+
+def parse_node(info: Info) -> SwarmNode:
+    """Return a node from the answer to `GET /nodes`. A manager may only know its address from its
+    part in the Raft."""
+    about, spec = info["Description"], info["Spec"]
+    address = str(info["Status"].get("Addr") or "")
+    if address in _NO_ADDRESS:
+        manager = str((info.get("ManagerStatus") or {}).get("Addr") or "")
+        address = manager.rpartition(":")[0].strip("[]")
+    resources = about.get("Resources") or {}
+    engine = (about.get("Engine") or {}).get("Labels") or {}
+    return SwarmNode(
+        id=info["ID"],
+        name=about.get("Hostname") or info["ID"],
+        address=address,
+        role=spec["Role"],
+        ready=info["Status"]["State"] == "ready",
+        availability=spec["Availability"],
+        cpus=resources.get("NanoCPUs", 0) / 1e9,
+        memory=int(resources.get("MemoryBytes", 0)),
+        labels={**engine, **(spec.get("Labels") or {})},
+    )
+
+
+def is_replica(service: Info) -> bool:
+    """Whether a service is a replica or job that a meshd started."""
+    marks = service["Spec"].get("Labels") or {}
+    return labels.is_managed(marks) and labels.REPLICA in marks
+
+
+def is_job(service: Info) -> bool:
+    """Whether a service is a job."""
+    return labels.JOB in (service["Spec"].get("Labels") or {})
+
+
+def tasks_by_service(tasks: Iterable[Info]) -> dict[str, list[Info]]:
+    """Return tasks by the id of their service."""
+    found: dict[str, list[Info]] = {}
+    for task in tasks:
+        found.setdefault(task["ServiceID"], []).append(task)
+    return found
+
+
+def task_of(tasks: Iterable[Info]) -> Info | None:
+    """Return the newest task of a service that is not the one which never starts; None if there is
+    none."""
+    real = [each for each in tasks if not _never_starts(each)]
+    return max(real, key=lambda each: str(each["CreatedAt"]), default=None)
+
+
+def observe(
+    service: Info,
+    tasks: Iterable[Info],
+    nodes: Mapping[str, SwarmNode],
+    history: TaskHistory,
+) -> ObservedReplica:
+    """Return the replica of a service. `nodes` are by id."""
+    spec = service["Spec"]
+    marks: Mapping[str, str] = spec.get("Labels") or {}
+    task = task_of(tasks)
+    state = _state(task, marks, nodes)
+    common = {
+        "name": spec["Name"],
+        "project": marks.get(labels.PROJECT, ""),
+        "service": marks.get(labels.SERVICE, ""),
+        "revision": marks.get(labels.REVISION, ""),
+        "managed": True,
+        "created_at": parse_time(service["CreatedAt"]),
+        "labels": dict(marks),
+    }
+    if task is None:
+        return ObservedReplica(runtime_id=service["ID"], state=state, **common)
+    status = task["Status"]
+    changed = parse_time(status["Timestamp"])
+    ended = state is ReplicaState.EXITED
+    runs = state in (ReplicaState.RUNNING, ReplicaState.STOPPING)
+    node = nodes.get(task.get("NodeID", ""))
+    begun = changed if status["State"] == "running" else history.started.get(task["ID"], 0.0)
+    if not begun and ended and (status.get("ContainerStatus") or {}).get("ContainerID"):
+        begun = parse_time(task["CreatedAt"])
+    host, port = _address(task, marks, node) if runs else (None, 0)
+    return ObservedReplica(
+        runtime_id=task["ID"],
+        state=state,
+        host=host,
+        port=port,
+        node=node.name if node else "",
+        health=_health(task),
+        exit_code=_exit_code(task) if ended else None,
+        oom_killed=ended and task["ID"] in history.out_of_memory,
+        started_at=begun,
+        finished_at=changed if ended else 0.0,
+        addresses=_addresses(task) if runs else (),
+        error=_end(task, nodes) if ended else "",
+        **common,
+    )
+
+
+def _end(task: Info, nodes: Mapping[str, SwarmNode]) -> str:
+    """Return why a task without an exit code ended; empty if the Swarm does not say."""
+    if _exit_code(task) is not None:
+        return ""
+    node = nodes.get(task.get("NodeID", ""))
+    if task["Status"]["State"] in ("running", *_BEFORE_RUNNING) and task.get("NodeID"):
+        return f"is lost: node {node.name if node else task['NodeID']} is down"
+    text = describe_error(task, nodes)
+    return f"did not start: {text}" if text else ""
+
+
+def describe_error(task: Info | None, nodes: Mapping[str, SwarmNode]) -> str:
+    """Return why a task does not run, in the words of the Swarm and with the name of its node;
+    empty if the Swarm gives no reason."""
+    if task is None:
+        return ""
+    status = task["Status"]
+    text = str(status.get("Err") or "").strip()
+    node = nodes.get(task.get("NodeID", ""))
+    if text and node is not None:
+        return f"node {node.name}: {text}"
+    return text
+
+
+def is_missing_image(task: Info) -> bool:
+    """Whether a task was refused because its node has no such image and cannot pull it."""
+    text = str(task["Status"].get("Err") or "").lower()
+    return task["Status"]["State"] == "rejected" and "no such image" in text
+
+
+def container_of(task: Info) -> str:
+    """Return the id of a task's container; empty if it has none yet."""
+    return str((task["Status"].get("ContainerStatus") or {}).get("ContainerID") or "")
+
+
+def parse_time(text: str) -> float:
+    """Return Unix seconds; the engine's zero time (year 1) is 0."""
+    moment = datetime.fromisoformat(text)
+    return moment.timestamp() if moment.year > 1 else 0.0
+
+
+def _never_starts(task: Info) -> bool:
+    constraints = (task["Spec"].get("Placement") or {}).get("Constraints") or ()
+    return NO_NODE in constraints
+
+
+def _state(
+    task: Info | None, marks: Mapping[str, str], nodes: Mapping[str, SwarmNode]
+) -> ReplicaState:
+    """Return the state of a replica. A task on a node that is down will not come back: meshd
+    replaces its replica, and the node ends the task should it return."""
+    stopped = STOPPED in marks
+    if task is None:
+        return ReplicaState.EXITED if stopped else ReplicaState.CREATED
+    state = task["Status"]["State"]
+    ending = stopped or task["DesiredState"] in _ENDING
+    node = nodes.get(task.get("NodeID", ""))
+    lost = bool(task.get("NodeID")) and (node is None or not node.ready)
+    if state in _BEFORE_RUNNING:
+        if ending or lost:
+            return ReplicaState.EXITED
+        return ReplicaState.RUNNING if _is_checked(task) else ReplicaState.CREATED
+    if state != "running":
+        return ReplicaState.EXITED
+    if ending:
+        return ReplicaState.EXITED if lost else ReplicaState.STOPPING
+    return ReplicaState.RUNNING
+
+
+def _is_checked(task: Info) -> bool:
+    """Whether a task runs already, but Swarm waits for its health check."""
+    check = task["Spec"]["ContainerSpec"].get("Healthcheck") or {}
+    given = bool(check.get("Test")) and check["Test"] != ["NONE"]
+    return given and task["Status"]["State"] == "starting"
+
+
+def _health(task: Info) -> ContainerHealth:
+    """Return the result of the health check of a service. Swarm ends a task whose check fails."""
+    check = task["Spec"]["ContainerSpec"].get("Healthcheck") or {}
+    if not check.get("Test") or check["Test"] == ["NONE"]:
+        return ContainerHealth.NONE
+    running = task["Status"]["State"] == "running"
+    return ContainerHealth.HEALTHY if running else ContainerHealth.STARTING
+
+
+def _address(
+    task: Info, marks: Mapping[str, str], node: SwarmNode | None
+) -> tuple[str | None, int]:
+    """Return where a process on any host reaches the main port of a replica: the port of its node.
+    No host has a route to the addresses on an overlay network. A plain replica has the address of
+    its task, which other tasks reach."""
+    target = int(marks.get(labels.PORT) or 0)
+    for each in (task["Status"].get("PortStatus") or {}).get("Ports") or ():
+        wanted = each.get("TargetPort") == target and each.get("Protocol", "tcp") == "tcp"
+        if wanted and each.get("PublishedPort") and node is not None and node.address:
+            return node.address, int(each["PublishedPort"])
+    if task["Status"]["State"] != "running":
+        return None, 0
+    addresses = _addresses(task)
+    return (addresses[0], target) if addresses else (None, 0)
+
+
+def _addresses(task: Info) -> tuple[str, ...]:
+    """Return the addresses of a task on its overlay networks."""
+    return tuple(
+        address.partition("/")[0]
+        for each in task.get("NetworksAttachments") or ()
+        for address in each.get("Addresses") or ()
+    )
+
+
+def _exit_code(task: Info) -> int | None:
+    """Return the exit code of an ended task; None if its process did not run or the node is
+    lost."""
+    status = task["Status"].get("ContainerStatus") or {}
+    if not status.get("ContainerID") or task["Status"]["State"] in ("running", "rejected"):
+        return None
+    return int(status.get("ExitCode", 0))

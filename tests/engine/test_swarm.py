@@ -1,0 +1,289 @@
+"""The swarm runtime on a real Swarm: what needs more than one replica, or more than one node.
+
+What every runtime must do is in `test_runtime_conformance`.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshd.model.runtime import Holder, ReplicaSpec, ReplicaState
+from meshd.runtime.base import EventKind, ImageMissing, RuntimeUnavailable, StartFailed
+from meshd.runtime.swarm.runtime import SwarmRuntime
+from meshd.spec.compose import load
+from meshd.spec.model import Project
+from tests.fakes.replicas import (
+    ReceivedEvents,
+    fetch,
+    replica_spec,
+    service,
+    state_of,
+    swarm_runtime,
+)
+from tests.support.mesh import TestMesh
+from tests.support.own_swarm import OwnNode, own_swarm
+from tests.support.waiting import wait_until
+
+PROJECT = "swarm-test"
+SERVER = """
+import http.server, os, signal, socket
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        with open("/run/secrets/token") as file: secret = file.read()
+        names = sorted({each[4][0] for each in socket.getaddrinfo("web", 80)})
+        body = f"{secret} {len(names)}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+FILE = """
+name: swarm-test
+services:
+  web:
+    image: IMAGE
+    command: [python3, -c, CODE]
+    expose: [8080]
+    secrets: [token]
+    x-mesh: {}
+secrets: {token: {environment: TOKEN}}
+"""
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+
+def read_project(tmp_path: Path, image: str) -> Project:
+    file = tmp_path / "compose.yml"
+    file.write_text(FILE.replace("IMAGE", image).replace("CODE", json.dumps(SERVER)))
+    return load([file], environment={"TOKEN": "abc"}).project
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[OwnNode]:
+    """Run a Swarm of one node."""
+    from tests.conftest import ENGINE_IMAGE
+
+    with own_swarm(["m1"], ENGINE_IMAGE) as (manager,):
+        yield manager
+
+
+@pytest.fixture
+async def runtime(node: OwnNode, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SwarmRuntime]:
+    monkeypatch.setenv("DOCKER_HOST", node.host)
+    async with swarm_runtime(PROJECT) as ready:
+        yield ready
+
+
+async def start(runtime: SwarmRuntime, project: Project, *names: str) -> Sequence[ReplicaSpec]:
+    """Start replicas of the service `web` at once."""
+    (web,) = project.services
+    replicas = [replica_spec(PROJECT, name, web) for name in names]
+    await runtime.prepare(PROJECT, web, project.networks)
+    await asyncio.gather(*map(runtime.start, replicas))
+    return replicas
+
+
+async def test_replicas_find_each_other_and_one_of_them_stops(
+    runtime: SwarmRuntime, node: OwnNode, tmp_path: Path, engine_image: str
+) -> None:
+    """Also: secrets, exit codes, the claim, and that nothing is left."""
+    project = read_project(tmp_path, engine_image)
+    ours, theirs = Holder("a", "h", "/s"), Holder("b", "h", "/s")
+    assert await runtime.claim(PROJECT, ours) == ours
+    assert await runtime.claim(PROJECT, theirs) == ours
+    assert await runtime.claims() == {PROJECT: ours}
+    assert runtime.token_address == f"{node.address}:15781"
+    first, second = await start(runtime, project, "web-1", "web-2")
+
+    async def answers() -> list[str]:
+        return [
+            await fetch(str(seen.host), seen.port)
+            for seen in await runtime.list()
+            if seen.state is ReplicaState.RUNNING
+        ]
+
+    for seen in await runtime.list():
+        assert (seen.host, seen.node) == (node.address, "m1")
+        await wait_until(lambda host=seen.host, port=seen.port: _is_up(str(host), port), 20)
+    await wait_until(lambda: _equals(answers, ["abc 2", "abc 2"]), 20, "both have the name web")
+    async with ReceivedEvents(runtime) as heard:
+        await runtime.stop(first.name, 10)
+        await heard.wait(EventKind.STOPPING, first.name)
+    assert await answers() == ["abc 1"]
+    (ended,) = [seen for seen in await runtime.list() if seen.name == first.name]
+    assert (ended.state, ended.exit_code) == (ReplicaState.EXITED, 0)
+    await runtime.stop(second.name, 10)
+    for replica in (first, second):
+        await runtime.remove(replica.name)
+    await runtime.teardown(PROJECT)
+    await runtime.unclaim(PROJECT, theirs)
+    assert await runtime.claims() == {PROJECT: ours}
+    await runtime.unclaim(PROJECT, ours)
+    for kind in ("service", "secret", "config"):
+        assert node.docker(kind, "ls", "-q") == ""
+    assert PROJECT not in node.docker("network", "ls", "--format", "{{.Name}}")
+
+
+async def test_why_a_replica_does_not_start(runtime: SwarmRuntime, engine_image: str) -> None:
+    large = service(engine_image, resources={"reserved_cpus": 9999.0})
+    await runtime.prepare(PROJECT, large)
+    with pytest.raises(StartFailed, match=r"no suitable node .insufficient resources on 1 node"):
+        await runtime.start(replica_spec(PROJECT, "large-1", large))
+    absent = service(engine_image, image_id="ab" * 32)
+    with pytest.raises(ImageMissing, match=r"node m1: No such image: sha256:abab.*push"):
+        await runtime.start(replica_spec(PROJECT, "absent-1", absent))
+    assert await runtime.list() == []
+
+
+async def test_an_engine_outside_of_a_swarm_is_refused(
+    engine_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del engine_image
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    runtime = SwarmRuntime()
+    with pytest.raises(RuntimeUnavailable, match="is not part of a Swarm; run `docker swarm init`"):
+        await runtime.open()
+    await runtime.close()
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(600)
+async def test_replicas_on_all_nodes_of_three_and_a_node_is_lost(
+    tmp_path: Path, engine_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = read_project(tmp_path, engine_image)
+    with own_swarm(["m1", "w1", "w2"], engine_image) as nodes:
+        monkeypatch.setenv("DOCKER_HOST", nodes[0].host)
+        async with swarm_runtime(PROJECT) as runtime:
+            with pytest.raises(RuntimeUnavailable, match=r"only a manager.*managers: "):
+                await _open_worker(nodes[1], monkeypatch)
+            monkeypatch.setenv("DOCKER_HOST", nodes[0].host)
+            assert [each.name for each in await runtime.nodes()] == ["m1", "w1", "w2"]
+            await start(runtime, project, "web-1", "web-2", "web-3")
+            found = {seen.node: seen for seen in await runtime.list()}
+            assert set(found) == {"m1", "w1", "w2"}
+            for seen in found.values():
+                await wait_until(lambda s=seen: _is_up(str(s.host), s.port), 20)
+                assert seen.host == next(n.address for n in nodes if n.name == seen.node)
+
+            async def names() -> list[str]:
+                return [await fetch(str(each.host), each.port) for each in found.values()]
+
+            await wait_until(lambda: _equals(names, ["abc 3"] * 3), 30, "names on all nodes")
+            lost = found["w2"].name
+            nodes[2].cut()
+
+            async def is_lost() -> bool:
+                return await state_of(runtime, lost) is ReplicaState.EXITED
+
+            await wait_until(is_lost, 60, "the replica of the node is given up", interval=0.5)
+            (seen,) = [each for each in await runtime.list() if each.name == lost]
+            assert seen.error == "is lost: node w2 is down"
+            assert [each.name for each in await runtime.nodes()] == ["m1", "w1"]
+            await runtime.remove(lost)
+
+
+APPLICATION = """
+name: swarm-test
+services:
+  api:
+    image: IMAGE
+    command: [python3, -c, CODE]
+    environment: {BODY: first}
+    deploy: {replicas: 3}
+    x-mesh: {allow: [web]}
+  web:
+    image: IMAGE
+    command: [python3, -c, CODE]
+    deploy: {replicas: 2}
+    x-mesh: {routes: [/]}
+"""
+CALLER = """
+import http.server, os, signal, urllib.request
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = os.environ.get("BODY", "").encode()
+        if not body:
+            with urllib.request.urlopen(os.environ["MESH_URL_API"] + "/") as answer:
+                body = answer.read()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(900)
+async def test_an_application_on_three_nodes_under_load(tmp_path: Path, engine_image: str) -> None:
+    """Services call each other through the mesh over nodes. No request fails during a rolling
+    update, nor when a node is lost."""
+    text = APPLICATION.replace("IMAGE", engine_image).replace("CODE", json.dumps(CALLER))
+    with own_swarm(["m1", "w1", "w2"], engine_image) as nodes:
+        address = f"{nodes[0].address}:8080"
+        environment = {"DOCKER_HOST": nodes[0].host}
+        mesh = TestMesh(tmp_path, "swarm", address, environment, nodes[0].inside)
+        counts: Counter[str] = Counter()
+        over = asyncio.Event()
+
+        async def send_requests() -> None:
+            while not over.is_set():
+                counts[await fetch(nodes[0].address, 8080)] += 1
+
+        try:
+            started = await mesh.up(text)
+            assert started.code == 0, started.err
+            load_task = asyncio.create_task(send_requests())
+            api = await mesh.service("api")
+            assert len({each["node"] for each in api["replicas"]}) > 1
+            updated = await mesh.up(text.replace("first", "second"))
+            assert updated.code == 0, updated.err
+            await wait_until(lambda: counts["second"] > 100, 30, "requests to the new revision")
+            lost = nodes[2]
+            lost.cut()
+
+            def is_replaced(service: dict[str, Any]) -> bool:
+                ready = [each for each in service["replicas"] if each["phase"] == "ready"]
+                return len(ready) == 3 and all(each["node"] != lost.name for each in ready)
+
+            await mesh.until("api", is_replaced, 120)
+            before = counts["second"]
+            await wait_until(lambda: counts["second"] > before + 100, 30, "further requests")
+            over.set()
+            await load_task
+            assert set(counts) == {"first", "second"}
+        finally:
+            over.set()
+            await mesh.end()
+
+
+async def _open_worker(node: OwnNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", node.host)
+    worker = SwarmRuntime()
+    try:
+        await worker.open()
+    finally:
+        await worker.close()
+
+
+async def _equals(ask: object, expected: list[str]) -> bool:
+    return await ask() == expected  # type: ignore[operator, no-any-return]
+
+
+async def _is_up(host: str, port: int) -> bool:
+    try:
+        await fetch(host, port)
+    except OSError:
+        return False
+    return True

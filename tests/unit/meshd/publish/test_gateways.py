@@ -1,0 +1,68 @@
+"""Where the mesh listens for calls, if a token identifies the callers."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meshd.model.runtime import Capabilities
+from meshd.publish.gateways import Gateways
+from meshd.publish.virtual_addresses import VirtualAddresses
+from meshd.runtime.process.launch import CAPABILITIES as PROCESS
+from meshd.runtime.swarm.runtime import CAPABILITIES as SWARM
+from meshd.spec.compose import load
+from meshd.store.virtual_addresses import VirtualAddressLog
+from proxy.wire.snapshot import Listener
+from tests.support.stores import open_store
+
+ADDRESS = "10.0.0.1:15781"
+FILE = """
+name: shop
+services:
+  web: {image: x, ports: ["8000:80"], x-mesh: {}}
+"""
+
+
+@dataclass
+class RuntimeWithTokens:
+    capabilities: Capabilities
+    token_address: str = field(default=ADDRESS)
+
+
+def gateways(runtime: RuntimeWithTokens, tmp_path: Path) -> Gateways:
+    file = tmp_path / "compose.yml"
+    file.write_text(FILE)
+    store = open_store(tmp_path / "state")
+    try:
+        virtual = VirtualAddresses(VirtualAddressLog(store))
+        made = Gateways(runtime, virtual)  # type: ignore[arg-type]
+        made.set_projects([load([file], environment={}).project])
+        return made
+    finally:
+        store.close()
+
+
+def test_a_swarm_has_a_listener_for_tokens_and_opens_published_ports(tmp_path: Path) -> None:
+    made = gateways(RuntimeWithTokens(SWARM), tmp_path)
+    tokens, published = made.listeners()
+    assert tokens == Listener(ADDRESS, "token")
+    assert (published.address, published.kind, published.service) == (
+        "0.0.0.0:8000", "published", "shop/web",
+    )  # fmt: skip
+    assert not made.is_ready({})
+    bound = {ADDRESS: ADDRESS}
+    assert made.is_ready(bound)
+    assert made.token_url(bound, "abc") == "http://10.0.0.1:15781/.mesh/abc"
+
+
+def test_before_the_runtime_is_connected_no_replica_may_start(tmp_path: Path) -> None:
+    made = gateways(RuntimeWithTokens(SWARM, ""), tmp_path)
+    assert [each.kind for each in made.listeners()] == ["published"]
+    assert not made.is_ready({})
+    assert made.token_url({}, "abc") == ""
+
+
+def test_local_processes_have_a_listener_for_tokens_only(tmp_path: Path) -> None:
+    made = gateways(RuntimeWithTokens(PROCESS, "127.0.0.1:0"), tmp_path)
+    assert made.listeners() == (Listener("127.0.0.1:0", "token"),)
+    assert made.token_url({"127.0.0.1:0": "127.0.0.1:4000"}, "abc") == (
+        "http://127.0.0.1:4000/.mesh/abc"
+    )
