@@ -46,7 +46,7 @@ COMPILED = [
         "mirror", "phases", "reachability", "resolve", "retry", "sinks", "tracing", "tunnel",
         "upstream",
     )),
-    "proxy/request_filters/compression.py",
+    *(f"proxy/request_filters/{name}.py" for name in ("compression", "forward_auth")),
     *(f"proxy/http2/{name}.py" for name in ("grpc", "to_endpoint")),
     *(f"proxy/http2_upstream/{name}.py" for name in ("connection", "pool", "stream")),
     *(f"proxy/tcp/{name}.py" for name in (

@@ -39,6 +39,7 @@ _COMMANDS = (
     "certificates",
     "simulate",
     "volume",
+    "password",
     "backup",
     "restore",
     "proxy",

@@ -256,7 +256,7 @@ def _compile_route(
         paths=spec.paths or "",
         background=spec.background,
         client_certificate=spec.client_certificate,
-        filters=compile_filters(spec),
+        filters=compile_filters(spec, project),
     )
 
 

@@ -77,12 +77,16 @@ def _add_short_forms_of_filters(definitions: Schema) -> None:
     for name in ("maintenance", "waiting_page"):
         route[name]["anyOf"] += [{"type": "boolean"}, {"type": "string"}]
     route["compress"]["anyOf"].append({"type": "boolean"})
-    origins = {"type": "array", "items": {"type": "string"}}
-    route["cors"]["anyOf"] += [{"type": "string"}, origins]
+    texts = {"type": "array", "items": {"type": "string"}}
+    route["basic_auth"]["anyOf"] += [{"type": "string"}, texts]
+    route["forward_auth"]["anyOf"].append({"type": "string"})
+    route["cors"]["anyOf"] += [{"type": "string"}, texts]
     for of, field in (
         ("MaintenanceSettings", "allow"),
         ("CompressionSettings", "encodings"),
         ("CompressionSettings", "types"),
+        ("BasicAuthSettings", "users"),
+        ("ForwardAuthSettings", "headers"),
         *(("CorsSettings", each) for each in ("origins", "methods", "headers", "expose")),
     ):
         found = definitions[of]["properties"]

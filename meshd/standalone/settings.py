@@ -17,7 +17,7 @@ from meshd.spec.model.proxy_settings import (
     expand_otlp,
     find_unused_listeners,
 )
-from meshd.spec.reader import page_files, shorthand, upstream_files
+from meshd.spec.reader import route_files, shorthand, upstream_files
 from meshd.spec.reader.mesh import describe_expected
 from meshd.spec.source.yaml_tree import SourceNode, parse_yaml
 from meshd.standalone import listeners
@@ -142,6 +142,14 @@ class StandaloneSettings(ProxySettings):
         return self
 
     @model_validator(mode="after")
+    def _check_routes(self) -> Self:
+        if any(route.forward_auth for route in self.mesh.routes):
+            raise ValueError(
+                "forward_auth asks a service of a mesh, and a standalone proxy has no other service"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_protocol(self) -> Self:
         encrypted = self.upstream_tls is not None
         if self.mesh.protocol == "h2" and not encrypted:
@@ -221,8 +229,8 @@ def _read_tls_files(
         path = ("upstream", "tls")
         raise SpecError([Problem(_find_location(node, path), "", ".".join(path), problem)])
     try:
-        mesh = page_files.read_pages(mesh, Path(file).parent.absolute())
-    except page_files.PageFile as error:
+        mesh = route_files.read_files(mesh, Path(file).parent.absolute())
+    except route_files.RouteFile as error:
         route_path = ("routes", error.route, error.key)
         location = _find_location(node, route_path)
         raise SpecError(

@@ -10,7 +10,8 @@ from ipaddress import ip_address, ip_network
 from proxy.filters import pages
 from proxy.filters.compression import CompressionRules
 from proxy.filters.cors import OWN_FIELDS, CorsPolicy, is_preflight
-from proxy.filters.reasons import MAINTENANCE, PREFLIGHT, WAKING
+from proxy.filters.credentials import PasswordTable
+from proxy.filters.reasons import FORWARD_AUTH, MAINTENANCE, PREFLIGHT, WAKING
 from proxy.http1.request import RequestHead
 from proxy.http1.rewrite import CRLF
 from proxy.wire.filters import Filters
@@ -23,6 +24,7 @@ class CompiledFilters:
     - `edits_requests`, `edits_responses`: whether fields of requests to the service, or of its
       responses, change.
     - `request_start`: whether requests to the service name the time of their arrival.
+    - `passwords`: the users that may send requests; None for all.
     - `compression`: how responses are compressed, or None.
     """
 
@@ -43,7 +45,8 @@ class CompiledFilters:
         self._refresh = b"Refresh: %d" % waiting.refresh if waiting else b""
         self.request_start = config.request_start
         self.compression = CompressionRules(config.compression) if config.compression else None
-        self.edits_requests = config.request_start
+        self.passwords = PasswordTable(config.basic_auth) if config.basic_auth else None
+        self.edits_requests = bool(config.request_start or config.basic_auth or config.forward_auth)
         self.edits_responses = self._cors is not None
 
     def find_refusal(self, head: RequestHead, source: str) -> tuple[str, bytes] | None:
@@ -81,6 +84,8 @@ class CompiledFilters:
         if reason == PREFLIGHT and self._cors is not None:
             return pages.remove_body(response, *self._cors.preflight_lines(head))
         lines = self._cors.response_lines(head) if self._cors is not None else []
+        if reason == FORWARD_AUTH:
+            return pages.add_lines(response, lines) if lines else response
         page = self._find_page(reason, int(response[9:12]))
         if page and (reason == WAKING or pages.is_wanted(page, head)):
             if reason in (WAKING, MAINTENANCE):

@@ -7,4 +7,5 @@ from typing import Final
 
 PREFLIGHT: Final = "preflight"
 MAINTENANCE: Final = "maintenance"
+FORWARD_AUTH: Final = "forward-auth"
 WAKING: Final = "waking"

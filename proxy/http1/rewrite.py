@@ -22,6 +22,7 @@ REASONS: Final = {
     303: b"See Other",
     200: b"OK",
     400: b"Bad Request",
+    401: b"Unauthorized",
     403: b"Forbidden",
     404: b"Not Found",
     405: b"Method Not Allowed",

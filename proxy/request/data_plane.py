@@ -405,7 +405,8 @@ class DataPlane:
         self.clients.discard(client)
 
     def stream_begun(self, client: ClientSink) -> None:
-        """Hold the client's side of an HTTP/2 stream, so that its deadline applies."""
+        """Hold the client's side of an HTTP/2 stream, or of a question about another request, so
+        that its deadline applies."""
         self.streams_in_flight += 1
         self.clients.add(client)
 

@@ -188,7 +188,7 @@ class Exchange(Attempt):
             else:
                 found = resolve.find_called_service(plane, head, client, self.started)
         except RequestRefused as refused:
-            self._refuse(refused)
+            self.refuse(refused)
             return
         self.service, self.revision = found.service, found.revision
         self.target, self.caller = found.target, found.caller
@@ -202,7 +202,7 @@ class Exchange(Attempt):
         """Continue a request that the filters of its route let pass."""
         plane, head = self.plane, self.head
         if head.max_forwards == 0:
-            self._refuse(RequestRefused(failure.MAX_FORWARDS))
+            self.refuse(RequestRefused(failure.MAX_FORWARDS))
             return
         if self.route is not None and self.route.mirror is not None and self.request_complete:
             plane.mirror(self, self.route.mirror)
@@ -216,10 +216,11 @@ class Exchange(Attempt):
         """Replace a field of the request for the endpoint. Only for routes whose filters edit
         requests; the value is on one line."""
         self.own_fields = (*self.own_fields, (name, value))
-        self.own_removed = self.own_removed | {name.lower()}
+        self.remove_request_fields(frozenset((name.lower().replace(b"_", b"-"),)))
 
     def remove_request_fields(self, names: frozenset[bytes]) -> None:
-        """Remove fields of the request by their lower-case names."""
+        """Remove fields of the request by their lower-case names with `-`; those with `_` in its
+        place are removed too, because CGI programs take them for the same."""
         self.own_removed = self.own_removed | names
 
     def copy(self, client: ClientSink, service: "ServiceState") -> "Exchange":
@@ -764,7 +765,7 @@ class Exchange(Attempt):
             return
         self.client.send_error(self.head, why, why.status, extra, complete=self.request_complete)
 
-    def _refuse(self, refused: RequestRefused) -> None:
+    def refuse(self, refused: RequestRefused) -> None:
         """Answer without an attempt at any endpoint."""
         self.status = refused.status
         self.failure = refused.why
@@ -779,6 +780,20 @@ class Exchange(Attempt):
             refused.extra,
             complete=self.request_complete,
         )
+
+    def answer(self, why: Failure, status: int, head: bytes, body: bytes) -> None:
+        """Answer with a whole response that a filter of the route has, without an attempt at any
+        endpoint."""
+        self.status = status
+        self.failure = why
+        now = self.plane.clock()
+        self.leave(now)
+        complete = self.request_complete
+        if not complete:
+            self.client.end_after_response()
+            head = head[:-2] + b"Connection: close\r\n\r\n"
+        self.client.respond(headers.own_response(self, head), body)
+        self.client.exchange_over(now, complete=complete)
 
     def _retry(self, why: Failure, now: float) -> bool:
         """Continue with the hedge or make another attempt. Return False if neither is possible."""

@@ -78,6 +78,17 @@ CLIENT_GONE: Final = Failure("client-gone", 499, "the client closed the connecti
 MAX_FORWARDS: Final = Failure("max-forwards", 200, "this is the last hop that Max-Forwards allows")
 CHALLENGE: Final = Failure("acme-challenge", 200, "the answer to a certificate authority")
 """With the answer as its text, which is the whole body."""
+NO_PASSWORD: Final = Failure(
+    "basic-auth", 401, "a user name and a password are required, and these are not known"
+)
+PASSWORDS_BUSY: Final = Failure("basic-auth-busy", 503, "too many passwords are being checked")
+FORWARD_AUTH: Final = Failure(
+    reasons.FORWARD_AUTH, 403, "the service that decides about access refused it"
+)
+"""With the answer of that service, status included."""
+NOT_DECIDED: Final = Failure(
+    "forward-auth-failed", 503, "the service that decides about access did not answer"
+)
 MAINTENANCE: Final = Failure(reasons.MAINTENANCE, 503, "the service is under maintenance")
 PREFLIGHT: Final = Failure(reasons.PREFLIGHT, 200, "the answer about requests of another origin")
 """Sent with status 204 and no body."""

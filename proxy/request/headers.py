@@ -34,8 +34,9 @@ def request_head(exchange: "Exchange") -> bytes:
         edits = route.request_edits
         edited = edit_fields(head.lines, put=edits.put, add=edits.add, remove=edits.remove)
         if exchange.own_removed:
-            removed = exchange.own_removed
-            edited = edit_fields(edited, put=exchange.own_fields, add=(), remove=removed)
+            edited = _remove_fields(edited, exchange.own_removed)
+            # Not among the client's lines, of which it could have some removed.
+            own_lines += b"".join([b"%b: %b\r\n" % field for field in exchange.own_fields])
     elif head.upstream_head and exchange.target is head.target and not replaced:
         forwarded = exchange.client.forwarded_lines(head)
         return b"".join((head.upstream_head, CRLF, forwarded, own_lines, CRLF))
@@ -54,6 +55,13 @@ def request_head(exchange: "Exchange") -> bytes:
         forwarded = rewrite.add_forwarded_prefix(forwarded, route.stripped_prefix)
     added = b"%b%b%b\r\n" % (host, forwarded, own_lines)
     return rewrite.build_request_head(head, added, edited, exchange.target)
+
+
+def _remove_fields(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
+    """Return field lines without those of `names`, in which `-` also means `_`."""
+    return [
+        line for line in lines if line.partition(b":")[0].lower().replace(b"_", b"-") not in names
+    ]
 
 
 def response_head(exchange: "Exchange", head: ResponseHead, *, chunked: bool) -> bytes:

@@ -176,14 +176,15 @@ class CompiledRoute:
 
 def _is_guarded(route: Route, allowing: set[str]) -> bool:
     """Return whether a route restricts who may use it: by conditions, a limit, client certificates,
-    an answer instead of the service's, or because one of its services is in `allowing`, those with
-    an `allow` list."""
-    fault = route.fault
+    passwords, another service, maintenance, an answer instead of the service's, or because one of
+    its services is in `allowing`, those with an `allow` list."""
+    fault, filters = route.fault, route.filters
     return bool(
         route.matches
         or route.rate_limit
         or route.client_certificate
         or (fault is not None and fault.abort)
+        or (filters and (filters.basic_auth or filters.forward_auth or filters.maintenance))
         or any(target.service in allowing for target in route.targets)
     )
 

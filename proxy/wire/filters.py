@@ -76,6 +76,35 @@ class Compression(Frozen, frozen=True):
     min_size: int = 1024
 
 
+class BasicAuth(Frozen, frozen=True):
+    """Users who may send requests, by user name and password.
+
+    - `users`: (name, bcrypt hash of the password)
+    - `realm`: shown by browsers
+    """
+
+    users: tuple[tuple[str, str], ...]
+    realm: str = "restricted"
+
+    def __repr__(self) -> str:
+        """Return a form for logs, without the hashes."""
+        return f"BasicAuth(users={[name for name, _ in self.users]!r}, realm={self.realm!r})"
+
+
+class ForwardAuth(Frozen, frozen=True):
+    """A service that decides whether a request may pass.
+
+    - `service`, `path`: where it is asked
+    - `timeout`: seconds for its answer, after which the request is refused
+    - `response_fields`: fields of its answer that replace those of the request
+    """
+
+    service: str
+    path: str = "/"
+    timeout: float = 5.0
+    response_fields: tuple[str, ...] = ()
+
+
 class Filters(Frozen, frozen=True, omit_defaults=True):
     """All filters of a route; None or empty for those that are off."""
 
@@ -85,3 +114,5 @@ class Filters(Frozen, frozen=True, omit_defaults=True):
     waiting_page: WaitingPage | None = None
     compression: Compression | None = None
     request_start: bool = False
+    basic_auth: BasicAuth | None = None
+    forward_auth: ForwardAuth | None = None

@@ -35,8 +35,10 @@ from meshd.spec.model.project import BackupHooks, Project, Quota
 from meshd.spec.model.rollout import CanaryAnalysisSettings, Hook, RolloutSettings
 from meshd.spec.model.route import Fault, HeaderEdits, RateLimit, ResponseHeaderEdits, RouteSpec
 from meshd.spec.model.route_filters import (
+    BasicAuthSettings,
     CompressionSettings,
     CorsSettings,
+    ForwardAuthSettings,
     MaintenanceSettings,
     WaitingPageSettings,
 )
@@ -51,6 +53,7 @@ __all__ = [
     "Attachment",
     "BackupHooks",
     "Balance",
+    "BasicAuthSettings",
     "BlockDevice",
     "BlockIo",
     "Build",
@@ -63,6 +66,7 @@ __all__ = [
     "EjectSpec",
     "EngineOptions",
     "Fault",
+    "ForwardAuthSettings",
     "HeaderEdits",
     "HealthCheck",
     "Healthcheck",

@@ -10,8 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from meshd.spec.model.acme import check_domain
 from meshd.spec.model.base import Duration, Model, Percent, Share, WholeNumber
 from meshd.spec.model.route_filters import (
+    BasicAuthSettings,
     CompressionSettings,
     CorsSettings,
+    ForwardAuthSettings,
     MaintenanceSettings,
     PageSource,
     StatusPattern,
@@ -107,6 +109,8 @@ class RouteSpec(Model):
     - `cors`: which other origins may read responses. Default: the service decides
     - `waiting_page`: a page for browsers while the service starts. Default: they wait
     - `compress`: compression of responses. Default: the service decides
+    - `basic_auth`: users who may send requests, by password. Default: all
+    - `forward_auth`: a service that decides about each request. Default: all pass
     - `request_start`: requests to the service have the time of their arrival in `X-Request-Start`
     """
 
@@ -133,12 +137,18 @@ class RouteSpec(Model):
     waiting_page: WaitingPageSettings | None = None
     compress: CompressionSettings | None = None
     request_start: bool = False
+    basic_auth: BasicAuthSettings | None = None
+    forward_auth: ForwardAuthSettings | None = None
 
     _short = model_validator(mode="before")(shorthand.expand_route)
     _switch = field_validator("maintenance", "waiting_page", mode="before")(
         filter_values.expand_switch
     )
     _compress = field_validator("compress", mode="before")(filter_values.expand_compression)
+    _basic_auth = field_validator("basic_auth", mode="before")(filter_values.expand_basic_auth)
+    _forward_auth = field_validator("forward_auth", mode="before")(
+        filter_values.expand_forward_auth
+    )
     _cors = field_validator("cors", mode="before")(filter_values.expand_origins)
     _host = field_validator("host")(shorthand.check_host)
     _path = field_validator("path")(shorthand.check_path)

@@ -2,7 +2,7 @@
 compression.
 
 Part of `meshd.spec.model.route`; `meshd.publish.filters` turns them into the snapshot's form. Pages
-are given as files, which `meshd.spec.reader.page_files` reads when the settings are read.
+are given as files, which `meshd.spec.reader.route_files` reads when the settings are read.
 """
 
 from typing import Annotated, Literal, Self
@@ -105,3 +105,46 @@ class CompressionSettings(Model):
 
     _many = field_validator("encodings", "types", mode="before")(shorthand.wrap_in_list)
     _types = field_validator("types")(filter_values.check_media_types)
+
+
+class BasicAuthSettings(Model):
+    """Users who may send requests, by user name and password (HTTP Basic).
+
+    - `users`: `NAME:HASH` each, with a bcrypt hash as `meshd password` and `htpasswd -nB` print it
+    - `file`: a file with one `NAME:HASH` a line, read together with the settings
+    - `realm`: the name that browsers show
+    """
+
+    users: Annotated[tuple[str, ...], Field(repr=False)] = ()
+    file: str = ""
+    realm: str = "restricted"
+
+    _many = field_validator("users", mode="before")(shorthand.wrap_in_list)
+    _users = field_validator("users")(filter_values.check_users)
+    _realm = field_validator("realm")(filter_values.check_realm)
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if not self.users and not self.file:
+            raise ValueError("users and file are both missing; expected one of them")
+        return self
+
+
+class ForwardAuthSettings(Model):
+    """A service that is asked about each request: a 2xx answer lets it pass, any other one is the
+    client's answer.
+
+    - `service`: the service; `PROJECT/SERVICE` for one of another project
+    - `path`: the path that it is asked at
+    - `timeout`: the time for its answer, after which the request gets 503
+    - `headers`: fields of its answer that are passed to the route's service
+    """
+
+    service: Annotated[str, Field(min_length=1)]
+    path: str = "/"
+    timeout: Annotated[Duration, Field(gt=0)] = 5.0
+    headers: tuple[str, ...] = ()
+
+    _many = field_validator("headers", mode="before")(shorthand.wrap_in_list)
+    _headers = field_validator("headers")(shorthand.check_removed_headers)
+    _path = field_validator("path")(filter_values.check_target)

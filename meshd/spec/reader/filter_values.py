@@ -15,6 +15,11 @@ _ORIGIN: Final = re.compile(
 )
 _NAME: Final = re.compile(r"[!#-'*+.^_`|~0-9A-Za-z-]+")
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]+/([a-z0-9!#$&^_.+-]+|\*)", re.IGNORECASE)
+_USER: Final = re.compile(r"[^\x00-\x20\x7f:]{1,100}")
+_BCRYPT: Final = re.compile(r"\$2[aby]\$(0[4-9]|1[0-6])\$[./A-Za-z0-9]{53}")
+"""A bcrypt hash. A cost above 16 takes seconds for each check."""
+_REALM: Final = re.compile(r"[ -~]{1,100}")
+_TARGET: Final = re.compile(r"/[!-~]*")
 PAGE_STARTS: Final = ("<", "{")
 """First characters of a page: of HTML and of JSON."""
 LARGEST_PAGE: Final = 64 * 1024
@@ -45,6 +50,53 @@ def check_media_types(value: tuple[str, ...]) -> tuple[str, ...]:
     for each in value:
         if not _MEDIA_TYPE.fullmatch(each):
             raise ValueError(f"{each!r} is not a media type; expected e.g. text/html or text/*")
+    return value
+
+
+def expand_basic_auth(value: object) -> object:
+    """Expand the name of a file, or a list of users."""
+    if isinstance(value, str):
+        return {"file": value}
+    return {"users": value} if isinstance(value, list | tuple) else value
+
+
+def expand_forward_auth(value: object) -> object:
+    """Expand `SERVICE`, or `SERVICE/PATH`."""
+    if not isinstance(value, str):
+        return value
+    service, slash, path = value.partition("/")
+    return {"service": service, "path": slash + path or "/"}
+
+
+def check_users(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check users, each `NAME:HASH`. A message never has the hash."""
+    names = set()
+    for each in value:
+        name, _, digest = each.partition(":")
+        if not _USER.fullmatch(name):
+            raise ValueError("a user has no valid name; expected NAME:HASH")
+        if not _BCRYPT.fullmatch(digest):
+            raise ValueError(
+                f"user {name} has no bcrypt hash; expected the output of `meshd password {name}` "
+                f"or `htpasswd -nB {name}`, in a Compose file with $$ for each $"
+            )
+        if name in names:
+            raise ValueError(f"user {name} is listed twice")
+        names.add(name)
+    return value
+
+
+def check_realm(value: str) -> str:
+    """Check the name that browsers show."""
+    if not _REALM.fullmatch(value):
+        raise ValueError(f"{value!r} is not a valid realm; expected up to 100 printable characters")
+    return value
+
+
+def check_target(value: str) -> str:
+    """Check a path with an optional query."""
+    if not _TARGET.fullmatch(value):
+        raise ValueError(f"{value!r} is not a valid path; expected e.g. /verify")
     return value
 
 

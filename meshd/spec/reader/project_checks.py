@@ -71,6 +71,22 @@ def _check_routes(
                     f"the mirror service {route.mirror!r} does not exist"
                     f"{suggest(route.mirror, known)}"
                 )
+            if route.forward_auth is not None:
+                _check_decider(route.forward_auth.service, services, here)
+
+
+def _check_decider(name: str, services: Sequence[Service], here: Cursor) -> None:
+    """Record what is wrong with the service of `forward_auth`."""
+    if "/" in name:
+        return
+    by_name = {service.name: service for service in services}
+    if name not in by_name:
+        near = suggest(name, by_name)
+        here.add_problem(f"the forward_auth service {name!r} does not exist{near}")
+    elif by_name[name].plain:
+        here.add_problem(
+            f"the forward_auth service {name!r} is a plain service; expected one with x-mesh"
+        )
 
 
 def _check_callers(

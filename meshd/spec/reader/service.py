@@ -18,9 +18,9 @@ from meshd.spec.reader import (
     host_files,
     mesh,
     networks,
-    page_files,
     ports,
     references,
+    route_files,
     service_checks,
     storage,
     unsupported_keys,
@@ -223,13 +223,13 @@ class _ServiceReader:
             return None
         settings = upstream_files.resolve_files(settings, self.context.base)
         upstream_files.check_files(at, settings)
-        return self._read_pages(at, settings)
+        return self._read_route_files(at, settings)
 
-    def _read_pages(self, at: Cursor, settings: Mesh) -> Mesh | None:
+    def _read_route_files(self, at: Cursor, settings: Mesh) -> Mesh | None:
         """Return the settings with the content of their pages; None if a file cannot be used."""
         try:
-            return page_files.read_pages(settings, self.context.base)
-        except page_files.PageFile as error:
+            return route_files.read_files(settings, self.context.base)
+        except route_files.RouteFile as error:
             mesh.find_cursor(at, ("routes", error.route, error.key)).add_problem(str(error))
             return None
 

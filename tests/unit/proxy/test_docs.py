@@ -95,6 +95,8 @@ def written(of: type[BaseModel], name: str, text: str) -> Any:
     required = {each: fit.get(each, "1") for each in needed}
     if of is tls_settings.TlsSettings:
         required = {"cert": "1"}
+    if of is model.BasicAuthSettings:
+        required = {"file": "users"}
     return getattr(of.model_validate({**required, name: value}), name)
 
 

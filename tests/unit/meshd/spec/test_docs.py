@@ -54,6 +54,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh.routes[].maintenance": model.MaintenanceSettings,
     "x-mesh.routes[].cors": model.CorsSettings,
     "x-mesh.routes[].compress": model.CompressionSettings,
+    "x-mesh.routes[].basic_auth": model.BasicAuthSettings,
+    "x-mesh.routes[].forward_auth": model.ForwardAuthSettings,
     "x-mesh.routes[].waiting_page": model.WaitingPageSettings,
     "x-mesh.scale": model.Scale,
     "x-mesh.scale.objective": model.Objective,
@@ -195,6 +197,8 @@ def written(of: type[BaseModel], field: str, text: str) -> Any:
     required = {
         name: fit.get(name, "1") for name, each in of.model_fields.items() if each.is_required()
     }
+    if of is model.BasicAuthSettings:
+        required["file"] = "users"
     data = {**required, field: value}
     return getattr(of.model_validate(data), field)
 

@@ -83,6 +83,69 @@ def test_values_that_are_refused(tmp_path: Path, route: str, problem: str) -> No
         compose(tmp_path, route)
 
 
+HASH = "$2y$05$" + "a" * 53
+
+
+def test_users_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text(f"# staff\nann:{HASH}\n\nbob:{HASH}\n")
+    route = compose(tmp_path, "{basic_auth: users}")
+    assert route.basic_auth is not None
+    assert route.basic_auth.users == (f"ann:{HASH}", f"bob:{HASH}")
+    assert HASH not in repr(route)
+    filters = compile_filters(route)
+    assert filters is not None
+    assert filters.basic_auth is not None
+    assert filters.basic_auth.users == (("ann", HASH), ("bob", HASH))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("ann:{SHA}abc", "users: user ann has no bcrypt hash; expected the output of"),
+        (f"ann:{HASH}\nann:{HASH}", "user ann is listed twice"),
+        (f":{HASH}", "a user has no valid name"),
+        ("# none", "users has no user"),
+    ],
+)
+def test_files_of_users_that_are_refused(tmp_path: Path, content: str, problem: str) -> None:
+    (tmp_path / "users").write_text(content)
+    with pytest.raises(SpecError, match=problem) as caught:
+        compose(tmp_path, "{basic_auth: users}")
+    assert HASH not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("route", "problem"),
+    [
+        ("{basic_auth: {}}", "users and file are both missing"),
+        ("{basic_auth: ['ann:secret']}", "user ann has no bcrypt hash"),
+        ("{forward_auth: login}", "the forward_auth service 'login' does not exist"),
+        ("{forward_auth: {service: web, headers: X-Forwarded-User}}", "is written by the proxy"),
+        ("{forward_auth: {service: web, path: verify}}", "'verify' is not a valid path"),
+        ("{forward_auth: {service: web, timeout: 0s}}", "greater than 0"),
+    ],
+)
+def test_access_settings_that_are_refused(tmp_path: Path, route: str, problem: str) -> None:
+    with pytest.raises(SpecError, match=problem) as caught:
+        compose(tmp_path, route)
+    assert "ann:secret" not in str(caught.value)
+
+
+def test_a_service_of_the_project_decides(tmp_path: Path) -> None:
+    route = compose(tmp_path, "{forward_auth: web/verify}")
+    filters = compile_filters(route, "shop")
+    assert filters is not None
+    assert filters.forward_auth is not None
+    assert (filters.forward_auth.service, filters.forward_auth.path) == ("shop/web", "/verify")
+
+
+def test_a_standalone_proxy_has_no_service_that_decides(tmp_path: Path) -> None:
+    file = tmp_path / "front.yml"
+    file.write_text("to: 127.0.0.1:9\nroutes: [{forward_auth: login}]\n")
+    with pytest.raises(SpecError, match="a standalone proxy has no other service"):
+        read_settings(str(file), {})
+
+
 def test_short_forms(tmp_path: Path) -> None:
     route = compose(
         tmp_path, "{cors: ['https://a.example'], maintenance: true, waiting_page: false}"
