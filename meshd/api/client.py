@@ -262,6 +262,10 @@ class Client:
             return []
         return msgspec.json.decode(found, type=list[CertificateStatus])
 
+    async def metrics(self) -> str:
+        """Return all metrics in the Prometheus text format."""
+        return (await self._call("GET", "metrics")).decode()
+
     async def retry_certificate(self, name: str) -> None:
         """Try at once to get the certificate of a host after a failure."""
         await self._call("POST", f"v1/certificates/{quote(name)}/retry")

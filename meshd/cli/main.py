@@ -11,6 +11,7 @@ import signal
 import click
 
 import proxy
+from meshd.cli import output
 
 _COMMANDS = (
     "up",
@@ -21,6 +22,9 @@ _COMMANDS = (
     "check",
     "ps",
     "top",
+    "graph",
+    "inspect",
+    "open",
     "scale",
     "rollout",
     "restart",
@@ -37,6 +41,7 @@ _COMMANDS = (
     "audit",
     "context",
     "certificates",
+    "doctor",
     "simulate",
     "volume",
     "password",
@@ -85,6 +90,7 @@ class _LazyGroup(click.Group):
 def main(context: click.Context, context_name: str | None) -> None:
     """Run a Compose application with load balancing, healing, autoscaling and safe rollouts."""
     context.meta["meshd.context"] = context_name  # read by `meshd.cli.contexts`
+    output.disable_colours()
     # The command's modules are loaded now: see `meshd.__main__`.
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)

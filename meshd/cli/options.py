@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from meshd.cli import output
 from meshd.cli.session import complete_service, default_state
 from meshd.spec import units
 
@@ -98,17 +99,49 @@ def state_option(command: C) -> C:
 
 
 def output_option(command: C) -> C:
-    """`-o json`, as `as_json`."""
+    """`-o json` or `-o yaml`, as `as_json`: `output` knows which one."""
     return click.option(
         "-o",
         "--output",
         "as_json",
-        type=click.Choice(["table", "json"]),
+        type=click.Choice(["table", "json", "yaml"]),
         default="table",
         show_default=True,
-        callback=lambda _context, _option, value: value == "json",
-        help="Print a table, or JSON for programs.",
+        callback=_choose_format,
+        help="Print a table, or JSON or YAML for programs.",
     )(command)
+
+
+def _choose_format(_context: click.Context, _option: click.Parameter, value: str) -> bool:
+    """Return whether a program reads the output."""
+    output.choose_format(value)
+    return value in ("json", "yaml")
+
+
+def wide_output_option(command: C) -> C:
+    """The same with `-o wide`, which `output.is_wide` tells apart."""
+    return click.option(
+        "-o",
+        "--output",
+        "as_json",
+        type=click.Choice(["table", "wide", "json", "yaml"]),
+        default="table",
+        show_default=True,
+        callback=_choose_format,
+        help="Print a table, one with more columns, or JSON or YAML for programs.",
+    )(command)
+
+
+def watch_option(command: C) -> C:
+    """`--watch` and `--interval`, as `watch` and `interval`."""
+    command = click.option(
+        "--interval",
+        type=DURATION,
+        default="2s",
+        show_default=True,
+        help="Time between two updates of --watch.",
+    )(command)
+    return click.option("-w", "--watch", is_flag=True, help="Show changes until Ctrl-C.")(command)
 
 
 def service_argument(required: bool = True) -> Callable[[C], C]:

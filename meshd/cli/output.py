@@ -3,7 +3,9 @@
 Used by all commands. `tables` builds the rows of services, replicas and events.
 """
 
+import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -27,6 +29,10 @@ MIN_LAST_COLUMN: Final = 24
 COLUMN_GAP: Final = 3
 """Terminal columns that rich adds per table column: padding and separator."""
 
+_FORMAT: Final = "meshd.cli.output.format"
+"""Key of the output format in the meta data of a click context."""
+_YAML_WIDTH: Final = 1 << 16
+"""Columns after which a text is folded: never, because tools read it by lines."""
 GOOD_WORDS: Final = frozenset({"ok", "ready", "running", "done"})
 BAD_WORDS: Final = frozenset({"failed", "unhealthy", "crash-loop", "lost", "degraded"})
 
@@ -51,15 +57,63 @@ def print_error(text: str) -> None:
     click.echo(text, err=True)
 
 
+def choose_format(name: str) -> None:
+    """Choose the format of the output for the command that runs: `table`, `wide`, `json` or
+    `yaml`. The last two are those of `print_json` and `print_json_line`."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[_FORMAT] = name
+
+
+def is_wide() -> bool:
+    """Whether a table with more columns is asked for."""
+    return _format() == "wide"
+
+
+def _prints_yaml() -> bool:
+    return _format() == "yaml"
+
+
+def _format() -> object:
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(_FORMAT)
+
+
 def print_json(value: object) -> None:
-    """Print one JSON document, indented."""
+    """Print one JSON document, indented; or one YAML document, if `choose_format` says so."""
     plain = msgspec.to_builtins(value)
-    click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
+    if _prints_yaml():
+        click.echo(_format_yaml(plain), nl=False)
+    else:
+        click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
 def print_json_line(value: object) -> None:
-    """Print one JSON document on one line, for streams."""
-    click.echo(msgspec.json.encode(value).decode())
+    """Print one JSON document on one line, for streams; or one YAML document and its end."""
+    if _prints_yaml():
+        click.echo("---\n" + _format_yaml(msgspec.to_builtins(value)), nl=False)
+    else:
+        click.echo(msgspec.json.encode(value).decode())
+
+
+def _format_yaml(plain: object) -> str:
+    from ruamel.yaml import YAML
+
+    text = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.allow_unicode = True
+    yaml.width = _YAML_WIDTH
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(plain, text)
+    return text.getvalue()
+
+
+def disable_colours() -> None:
+    """Print no colours, as NO_COLOR asks for (https://no-color.org); rich follows it by itself."""
+    context = click.get_current_context(silent=True)
+    if context is not None and os.environ.get("NO_COLOR"):
+        context.color = False
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -20,6 +20,7 @@ from meshd.api.client import ApiFailure, Client, NoDaemon
 from meshd.api.dto import ServiceStatus, Status
 from meshd.cli import contexts, output
 from meshd.model.errors import NotFound, Rejected
+from meshd.spec.errors import suggest
 from meshd.store import presence
 
 INTERRUPTED = 128 + 2
@@ -118,8 +119,9 @@ def find_service(status: Status, name: str) -> ServiceStatus:
     if matches:
         keys = ", ".join(f"{s.project}/{s.name}" for s in matches)
         raise NotFound(f"{name!r} is ambiguous: {keys}; use PROJECT/SERVICE")
-    known = ", ".join(sorted({s.name for s in status.services})) or "none"
-    raise NotFound(f"no service {name!r}; known services: {known}")
+    names = sorted({s.name for s in status.services})
+    near = suggest(short, names)
+    raise NotFound(f"no service {name!r}{near}; known services: {', '.join(names) or 'none'}")
 
 
 def complete_service(
@@ -127,6 +129,21 @@ def complete_service(
 ) -> list[CompletionItem]:
     """Return names of services for shell completion, if a daemon answers."""
     return _complete(context, incomplete, lambda status: [s.name for s in status.services])
+
+
+def complete_service_or_replica(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return names of services and replicas for shell completion, if a daemon answers."""
+    return _complete(
+        context,
+        incomplete,
+        lambda status: [
+            name
+            for service in status.services
+            for name in (service.name, *(replica.name for replica in service.replicas))
+        ],
+    )
 
 
 def complete_replica(

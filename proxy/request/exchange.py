@@ -83,7 +83,7 @@ class Exchange(Attempt):
     - `body`: the part of its body that is kept; None if none arrived.
     - `request_complete`: whether it was read to its end.
     - `own_fields`, `own_removed`: fields that filters of its route add, and lower-case names of
-      those that they remove or replace.
+      those that they remove or replace; None for none.
     - `request_id`, `trace`, `span`: its id, its `traceparent` for the upstream (empty: unchanged),
       and its span (None: not decided).
 
@@ -121,7 +121,7 @@ class Exchange(Attempt):
     request_complete = True
     request_id = b""
     own_fields: tuple[tuple[bytes, bytes], ...] = ()
-    own_removed: frozenset[bytes] = frozenset()
+    own_removed: frozenset[bytes] | None = None
     trace = b""
     span: "TraceContext | None" = None
 
@@ -221,7 +221,7 @@ class Exchange(Attempt):
     def remove_request_fields(self, names: frozenset[bytes]) -> None:
         """Remove fields of the request by their lower-case names with `-`; those with `_` in its
         place are removed too, because CGI programs take them for the same."""
-        self.own_removed = self.own_removed | names
+        self.own_removed = names if self.own_removed is None else self.own_removed | names
 
     def copy(self, client: ClientSink, service: "ServiceState") -> "Exchange":
         """Return a new exchange that sends the same request to `service`. The request must be

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
 
 from meshd.api.dto import DeployResult, RestartOrder, ServicePolicy
 from meshd.api.server import serve
@@ -64,6 +65,70 @@ def compose(tmp_path: Path) -> str:
     file = tmp_path / "compose.yml"
     file.write_text("name: shop\nservices:\n  orders:\n    image: x\n    command: [run]\n")
     return str(file)
+
+
+async def test_ps_in_other_forms(meshd: Meshd) -> None:
+    plain = (await meshd("ps")).output.splitlines()
+    wide = (await meshd("ps", "-o", "wide")).output.splitlines()
+    assert wide[0].split()[-3:] == ["KIND", "REVISION", "REACHED_BY"]
+    assert len(wide) == len(plain)
+    replicas = (await meshd("ps", "-r", "-o", "wide")).output.splitlines()
+    assert replicas[0].split()[-3:] == ["NODE", "CORES", "MANAGED"]
+    text = (await meshd("ps", "orders", "-o", "yaml")).output
+    (found,) = YAML(typ="safe", pure=True).load(text)
+    assert (found["name"], found["wanted"]) == ("orders", 3)
+    refused = await meshd("ps", "--watch", "-o", "json")
+    assert refused.exit_code == 2
+    near = await meshd("ps", "order")
+    assert "no service 'order'; did you mean orders?; known services" in near.output
+
+
+async def test_ps_watches_until_it_is_interrupted(control: FakeControl, tmp_path: Path) -> None:
+    """Without a terminal it prints the table again when it has changed."""
+    argv = [sys.executable, "-m", "meshd", "ps", "-w", "--interval", "50ms"]
+    async with serve(control, tmp_path / "admin.sock", "127.0.0.1:0"):
+        process = await asyncio.create_subprocess_exec(
+            *argv, "--state", str(tmp_path), stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        for _ in range(3):
+            await asyncio.wait_for(process.stdout.readline(), 30)
+        control.services = control.services[:1]
+        for expected in (b"\n", b"SERVICE", b"orders"):
+            assert (await asyncio.wait_for(process.stdout.readline(), 30)).startswith(expected)
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+async def test_inspect(meshd: Meshd) -> None:
+    shown = YAML(typ="safe", pure=True).load((await meshd("inspect", "orders")).output)
+    assert shown["service"]["name"] == "orders"
+    assert "waiting" not in shown["service"], "empty values are left out"
+    replica = json.loads((await meshd("inspect", "orders-b", "-o", "json")).output)
+    assert replica["replica"]["reason"] == "exit 1"
+    assert (await meshd("inspect", "ordrs")).exit_code == 1
+
+
+async def test_graph_and_open(meshd: Meshd, control: FakeControl) -> None:
+    control.exposition = (
+        b'meshd_calls_total{service="shop/payments",caller="shop/orders"} 8\n'
+        b'meshd_requests_total{service="shop/orders",method="GET",code="2xx"} 4\n'
+    )
+    assert "no calls in 1 ms" in (await meshd("graph", "--over", "1ms")).output
+    shown = (await meshd("graph", "--over", "1ms", "--all")).output.splitlines()
+    assert shown == ["outside", "  → orders  0.0/s", "    → payments  0.0/s"][: len(shown)]
+    assert (
+        '"orders" -> "payments"'
+        in (await meshd("graph", "--over", "1ms", "--all", "-o", "dot")).output
+    )
+    found = json.loads((await meshd("graph", "--over", "1ms", "--all", "-o", "json")).output)
+    assert {each["caller"] for each in found} == {"outside", "shop/orders"}
+    assert (await meshd("open", "orders", "--print")).output.startswith("http://")
+
+
+async def test_no_colours(meshd: Meshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in (await meshd("logs", "orders")).output
 
 
 async def test_ps(meshd: Meshd) -> None:

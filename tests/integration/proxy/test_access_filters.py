@@ -88,7 +88,7 @@ async def test_other_requests_are_refused(lines: tuple[str, ...]) -> None:
         assert b'\r\nWWW-Authenticate: Basic realm="The \\"shop\\"", charset="UTF-8"\r\n' in head
         assert not origin.visits
         report = service_report(s)
-        assert report.arrivals == 0, "it is no load"  # type: ignore[attr-defined]
+        assert report.arrivals == 0, "it does not count as load"  # type: ignore[attr-defined]
         await client.send(get("/", basic(b"ann:secret")))
         assert (await client.response())[0] == 200, "the connection is still usable"
 
