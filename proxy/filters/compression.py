@@ -4,7 +4,6 @@ Used by `proxy.request_filters.compression`. A response is compressed if its typ
 large enough, and nothing in it speaks against that (RFC 9110, sections 8.4 and 12.5.3).
 """
 
-import sys
 import zlib
 from typing import Final, Protocol
 
@@ -14,18 +13,8 @@ from proxy.http1.request import END
 from proxy.http1.rewrite import CRLF
 from proxy.wire.filters import Compression
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 GZIP_LEVEL: Final = 4
 """Level of zlib, 1 to 9. Level 6, its default, takes 1.5 times as long for 3 % less."""
-_ZSTD_OPTIONS: Final[dict[int, int]] = {
-    zstd.CompressionParameter.compression_level: 3,
-    zstd.CompressionParameter.window_log: 17,
-}
-"""The default level, and a window of 128 KiB: an encoder takes less than 1 MiB instead of 3.5."""
 _GZIP_WINDOW: Final = 31
 """`wbits` of zlib for a window of 32 KiB in the gzip format."""
 _UNCHANGEABLE: Final = (
@@ -72,31 +61,13 @@ class GzipEncoder:
         return self._state.flush()
 
 
-class ZstdEncoder:
-    """The format of Zstandard (RFC 8878)."""
-
-    def __init__(self) -> None:
-        self._state = zstd.ZstdCompressor(options=_ZSTD_OPTIONS)
-
-    def compress(self, data: bytes) -> bytes:
-        return self._state.compress(data)
-
-    def flush(self) -> bytes:
-        return self._state.flush(zstd.ZstdCompressor.FLUSH_BLOCK)
-
-    def finish(self) -> bytes:
-        return self._state.flush()
-
-
-_ENCODERS: Final[dict[bytes, type[GzipEncoder] | type[ZstdEncoder]]] = {
-    b"gzip": GzipEncoder,
-    b"zstd": ZstdEncoder,
-}
-
-
 def make_encoder(coding: bytes) -> Encoder:
     """Return an encoder for a coding that `CompressionRules.choose_coding` returned."""
-    return _ENCODERS[coding]()
+    if coding == b"gzip":
+        return GzipEncoder()
+    from proxy.filters.zstandard import ZstdEncoder
+
+    return ZstdEncoder()
 
 
 class Compressible:

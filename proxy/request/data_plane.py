@@ -25,7 +25,6 @@ from proxy.request.reachability import Probe
 from proxy.request.reporter import Reporter
 from proxy.request.sinks import ClientSink, ResponseSink, StreamPool
 from proxy.request.upstream import Upstream
-from proxy.request_filters import begin
 from proxy.state.descriptors import Descriptors
 from proxy.state.endpoint_state import EndpointState
 from proxy.state.head_cache import HeadCache
@@ -392,6 +391,8 @@ class DataPlane:
 
     def begin_filters(self, exchange: Exchange, delay: float) -> bool:
         """Start the filters of a request's route. Return whether they hold it for now."""
+        from proxy.request_filters import begin
+
         return begin.begin_filters(exchange, delay)
 
     def mirror_begun(self, client: ClientSink) -> None:

@@ -8,7 +8,6 @@ address, or from a token in the path.
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.filters.compiled import CompiledFilters
 from proxy.http1.request import RequestHead
 from proxy.http1.rewrite import CRLF
 from proxy.policy.client_address import limit_key
@@ -22,6 +21,7 @@ from proxy.state.service_state import ServiceState
 from proxy.wire.snapshot import HashKey, Listener
 
 if TYPE_CHECKING:
+    from proxy.filters.compiled import CompiledFilters
     from proxy.request.data_plane import DataPlane
     from proxy.request.exchange import Exchange
 
@@ -146,7 +146,7 @@ def _check_rate(route: CompiledRoute, head: RequestHead, address: bytes, now: fl
         raise RequestRefused(failure.RATE, extra=b"Retry-After: %d\r\n" % seconds)
 
 
-def _apply_filters(filters: CompiledFilters, head: RequestHead, client: ClientSink) -> None:
+def _apply_filters(filters: "CompiledFilters", head: RequestHead, client: ClientSink) -> None:
     """Raise RequestRefused if the filters of a route answer a request at once."""
     found = filters.find_refusal(head, client.source)
     if found is not None:

@@ -5,6 +5,7 @@ service are known and before it counts as load of the service: a request that is
 neither wakes nor scales it.
 """
 
+import functools
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -15,18 +16,24 @@ from proxy.request import failure
 from proxy.request.phases import FIRST
 from proxy.request.resolve import RequestRefused
 from proxy.request.sinks import NEVER
-from proxy.request_filters import forward_auth
-from proxy.request_filters.basic_auth import PasswordChecks
 from proxy.request_filters.compression import CompressingClient
 
 if TYPE_CHECKING:
     from proxy.filters.compiled import CompiledFilters
     from proxy.filters.subrequest import Answer
     from proxy.request.exchange import Exchange
+    from proxy.request_filters.basic_auth import PasswordChecks
 
 REQUEST_START: Final = b"X-Request-Start"
 _RETRY: Final = b"Retry-After: 1\r\n"
-_checks: Final = PasswordChecks()
+
+
+@functools.cache
+def password_checks() -> "PasswordChecks":
+    """Return the checks of this worker."""
+    from proxy.request_filters.basic_auth import PasswordChecks
+
+    return PasswordChecks()
 
 
 def begin_filters(exchange: "Exchange", delay: float) -> bool:
@@ -84,10 +91,10 @@ def _check_password(exchange: "Exchange", filters: "CompiledFilters", delay: flo
         elif not let_pass():
             exchange.proceed(delay)
 
-    if _checks.is_remembered(table, given):
+    if password_checks().is_remembered(table, given):
         return let_pass()
     exchange.set_deadline(NEVER)
-    if not _checks.check(exchange.plane.loop, table, given, finish):
+    if not password_checks().check(exchange.plane.loop, table, given, finish):
         exchange.refuse(RequestRefused(failure.PASSWORDS_BUSY, extra=_RETRY))
     return True
 
@@ -121,4 +128,6 @@ def _ask(exchange: "Exchange", filters: "CompiledFilters", delay: float) -> None
             exchange.proceed(delay)
 
     exchange.set_deadline(NEVER)
+    from proxy.request_filters import forward_auth
+
     forward_auth.ask(exchange, config, service, decided)

@@ -5,9 +5,8 @@ previous one by a single assignment. Live state (`ServiceState`, `EndpointState`
 carried over by name, so that a new snapshot loses none of it.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from proxy.filters.compiled import CompiledFilters
 from proxy.ipc.address import is_own_address
 from proxy.ipc.shared_memory import WorkerRow
 from proxy.policy.client_address import find_client
@@ -16,6 +15,7 @@ from proxy.policy.ratelimit import RateLimiter
 from proxy.policy.route import MAX_CACHED_HOSTS, RouteTable, climbs, normalize_host
 from proxy.state.service_state import ServiceState
 from proxy.state.trusted_networks import TrustedNetworks
+from proxy.wire.filters import Filters
 from proxy.wire.snapshot import (
     Generation,
     HeaderEdit,
@@ -24,6 +24,9 @@ from proxy.wire.snapshot import (
     Snapshot,
     Target,
 )
+
+if TYPE_CHECKING:
+    from proxy.filters.compiled import CompiledFilters
 
 MAX_CLIENTS: Final = 4096
 """Values of forwarding fields whose client is cached: those of the last seconds."""
@@ -83,6 +86,14 @@ def _compile_edits(edit: HeaderEdit) -> CompiledEdits | None:
     return CompiledEdits(edit) if edit.set or edit.add or edit.remove else None
 
 
+def _compile_filters(config: Filters) -> "CompiledFilters":
+    """Return the compiled filters of a route. Their modules are loaded with the first ones, so that
+    a worker without filters starts as fast as before."""
+    from proxy.filters.compiled import CompiledFilters
+
+    return CompiledFilters(config)
+
+
 class CompiledRoute:
     """A route of the snapshot, compiled.
 
@@ -119,7 +130,7 @@ class CompiledRoute:
         self.request_edits = _compile_edits(route.request_headers)
         self.response_edits = _compile_edits(route.response_headers)
         self.own_response_edits = _compile_edits(_without_content_fields(route.response_headers))
-        self.filters = CompiledFilters(route.filters) if route.filters is not None else None
+        self.filters = _compile_filters(route.filters) if route.filters is not None else None
         if self.filters is not None and self.filters.edits_responses and not self.response_edits:
             self.response_edits = CompiledEdits(HeaderEdit())
         if self.filters is not None and self.filters.edits_requests and not self.request_edits:

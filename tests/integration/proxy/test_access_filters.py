@@ -142,11 +142,11 @@ async def test_a_client_that_leaves_during_the_check(monkeypatch: pytest.MonkeyP
         origin = await s.origin(answers(OK))
         s.install(service(origin), routes=(route(filters=Filters(basic_auth=USERS)),))
         client = await s.ask(get("/", basic(b"ann:left")))
-        await wait_until(lambda: begin._checks._pending)
+        await wait_until(lambda: begin.password_checks()._pending)
         client.close()
         await wait_until(lambda: not s.plane.clients)
         release.set()
-        await wait_until(lambda: not begin._checks._pending)
+        await wait_until(lambda: not begin.password_checks()._pending)
         assert not origin.visits
         assert not s.plane.services["shop"].in_flight
 
