@@ -1,6 +1,6 @@
 """Findings about a machine by the facts about it, each with advice. Pure.
 
-`probes` collects the `Facts`, `meshd.cli.commands.doctor` prints the `Finding`s.
+`probes` collects the `MachineFacts`, `meshd.cli.commands.doctor` prints the `Finding`s.
 """
 
 from collections.abc import Iterator
@@ -52,8 +52,8 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """Facts about the machine; None or empty: not known, or it does not apply.
+class MachineFacts:
+    """MachineFacts about the machine; None or empty: not known, or it does not apply.
 
     - `engine`: version of the container engine; `engine_api`: that of its API.
     - `engine_problem`: why the engine cannot be used.
@@ -101,7 +101,7 @@ class Facts:
     memory: int | None = None
 
 
-def diagnose(facts: Facts) -> list[Finding]:
+def diagnose(facts: MachineFacts) -> list[Finding]:
     """Return the findings, in the order in which a person would check."""
     return [
         *_engine(facts),
@@ -115,7 +115,7 @@ def diagnose(facts: Facts) -> list[Finding]:
     ]
 
 
-def _engine(facts: Facts) -> Iterator[Finding]:
+def _engine(facts: MachineFacts) -> Iterator[Finding]:
     if facts.runtime != "docker":
         yield Finding("engine", Level.GOOD, "not needed: replicas are local processes")
         return
@@ -135,7 +135,7 @@ def _engine(facts: Facts) -> Iterator[Finding]:
         yield Finding("engine", Level.GOOD, text)
 
 
-def _daemon(facts: Facts) -> Finding:
+def _daemon(facts: MachineFacts) -> Finding:
     if not facts.daemon:
         return Finding(
             "daemon",
@@ -160,7 +160,7 @@ def _daemon(facts: Facts) -> Finding:
     return Finding("daemon", Level.GOOD, f"version {facts.daemon} answers")
 
 
-def _ports(facts: Facts) -> Iterator[Finding]:
+def _ports(facts: MachineFacts) -> Iterator[Finding]:
     if not facts.busy_ports:
         yield Finding("ports", Level.GOOD, "those of the proxy are free, or the daemon has them")
     for port, reason in facts.busy_ports:
@@ -173,7 +173,7 @@ def _ports(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _files(facts: Facts) -> Finding:
+def _files(facts: MachineFacts) -> Finding:
     text = f"{facts.files} open files for each process, at most {facts.file_limit}"
     raise_it = "raise it: LimitNOFILE=65536 in the systemd unit, or `ulimit -n 65536` before meshd"
     if facts.file_limit < FEW_FILES:
@@ -183,7 +183,7 @@ def _files(facts: Facts) -> Finding:
     return Finding("file limit", Level.GOOD, text)
 
 
-def _disk(facts: Facts) -> Iterator[Finding]:
+def _disk(facts: MachineFacts) -> Iterator[Finding]:
     if facts.state_problem:
         yield Finding(
             "state",
@@ -209,7 +209,7 @@ def _disk(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _clock(facts: Facts) -> Iterator[Finding]:
+def _clock(facts: MachineFacts) -> Iterator[Finding]:
     if facts.engine_clock is not None and abs(facts.engine_clock) > CLOCK_OFF:
         side = "ahead of" if facts.engine_clock > 0 else "behind"
         yield Finding(
@@ -230,7 +230,7 @@ def _clock(facts: Facts) -> Iterator[Finding]:
         yield Finding("clock", Level.GOOD, "in order")
 
 
-def _kernel(facts: Facts) -> Iterator[Finding]:
+def _kernel(facts: MachineFacts) -> Iterator[Finding]:
     good = True
     if facts.backlog is not None and facts.backlog < SHORT_BACKLOG:
         good = False
@@ -260,7 +260,7 @@ def _kernel(facts: Facts) -> Iterator[Finding]:
         yield Finding("kernel", Level.GOOD, "settings are in order")
 
 
-def _installation(facts: Facts) -> Iterator[Finding]:
+def _installation(facts: MachineFacts) -> Iterator[Finding]:
     if facts.runtime == "docker" and not facts.root:
         yield Finding(
             "rights",

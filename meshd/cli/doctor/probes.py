@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshd.api.client import ApiFailure, NoDaemon
-from meshd.cli.doctor.checks import Facts
+from meshd.cli.doctor.checks import MachineFacts
 from meshd.cli.session import connect
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.runtime.docker.engine import Engine
@@ -32,7 +32,7 @@ _PATIENCE: Final = 10.0
 """Seconds for the engine; a healthy one answers in milliseconds."""
 
 
-async def collect(state: Path, runtime: str) -> Facts:
+async def collect(state: Path, runtime: str) -> MachineFacts:
     """Return the facts about this machine, for a runtime (empty: that of the daemon, else docker),
     and about the daemon with this state directory."""
     found: dict[str, Any] = {"state": str(state), "own": _own_version()}
@@ -45,7 +45,7 @@ async def collect(state: Path, runtime: str) -> Facts:
     found |= {"files": soft, "file_limit": hard if hard != resource.RLIM_INFINITY else 1 << 30}
     if not found.get("daemon"):
         found["busy_ports"] = tuple(_busy_ports((PROXY_PORT,)))
-    return Facts(**found, **_kernel(), **_installation())
+    return MachineFacts(**found, **_kernel(), **_installation())
 
 
 def _own_version() -> str:

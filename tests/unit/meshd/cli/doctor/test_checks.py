@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from meshd.cli.doctor.checks import Facts, Level, diagnose
+from meshd.cli.doctor.checks import Level, MachineFacts, diagnose
 
-HEALTHY = Facts(
+HEALTHY = MachineFacts(
     engine="27.1", engine_api=(1, 46), engine_clock=0.1, daemon="0.1.0", own="0.1.0",
     files=1024, file_limit=1 << 20, space=50 << 30, inodes=0.9, state="/var/lib/meshd",
     backlog=4096, local_ports=28232, forwarding=True, synchronized=True, memory=8 << 30,
@@ -65,5 +65,5 @@ def test_without_an_engine_nothing_about_it_matters() -> None:
 
 
 def test_facts_that_are_not_known_are_no_problem() -> None:
-    found = diagnose(Facts(engine="27.1", daemon="1", file_limit=1 << 20))
+    found = diagnose(MachineFacts(engine="27.1", daemon="1", file_limit=1 << 20))
     assert {each.level for each in found} == {Level.GOOD}
