@@ -34,6 +34,7 @@ _COMMANDS = (
     "run",
     "jobs",
     "events",
+    "tap",
     "explain",
     "right-size",
     "policy",

@@ -95,6 +95,7 @@ class WorkerConfig(Strict, frozen=True, omit_defaults=True):
     - `cells`, `rows`: descriptor of the shared memory, and its number of rows
     - `row`: this worker's row; -1 if none was free
     - `drain`: seconds that its requests may take once it drains
+    - `taps`: directory of those who watch live requests; empty for none
     """
 
     worker: int
@@ -107,6 +108,7 @@ class WorkerConfig(Strict, frozen=True, omit_defaults=True):
     drain: float = 30.0
     access_log: LogConfig = LogConfig()
     spans: SpanConfig = SpanConfig()
+    taps: str = ""
 
 
 class SupervisorConfig(Strict, frozen=True):

@@ -108,10 +108,14 @@ class AccessLog:
         if self._size >= self._limit:
             self.dropped += 1
             return
+        self.redact(entry)
+        self._append(self._json.encode(entry) if self.as_json else self._combined(entry))
+
+    def redact(self, entry: Entry) -> None:
+        """Remove from an entry what is not logged of query strings."""
         if self.hides:
             entry.target = redact_query(entry.target, self._hidden)
             entry.referer = redact_query(entry.referer, self._hidden)
-        self._append(self._json.encode(entry) if self.as_json else self._combined(entry))
 
     def add_line(self, line: bytes) -> None:
         """Add a formatted line."""

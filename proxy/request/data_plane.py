@@ -389,6 +389,10 @@ class DataPlane:
         """Send a copy of a request to `service`, if it belongs to the mirrored share."""
         mirror.copy(exchange, service)
 
+    def use_access_log(self, log: AccessLog | None) -> None:
+        """Collect log lines in `log` from now on; None for none."""
+        self.access_log = log
+
     def begin_filters(self, exchange: Exchange, delay: float) -> bool:
         """Start the filters of a request's route. Return whether they hold it for now."""
         from proxy.request_filters import begin

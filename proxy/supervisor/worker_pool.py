@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -235,6 +236,7 @@ class WorkerPool:
             access_log=self._config.access_log,
             spans=self._config.spans,
             drain=self._config.drain,
+            taps=str(Path(self._config.state_dir, "tap")) if self._config.state_dir else "",
         )
         argv = [
             sys.executable,

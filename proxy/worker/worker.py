@@ -49,6 +49,7 @@ from proxy.worker.acceptor import Acceptor
 from proxy.worker.handover import protocol_factory
 from proxy.worker.log_writer import LogWriter
 from proxy.worker.newcomers import Newcomers
+from proxy.worker.taps import Taps
 from proxy.worker.tls_listeners import TlsListeners
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ class Worker:
             on_wake=self._send_wake,
             on_ejected=self._send_ejected,
             on_problem=self._print_problem,
+        )
+        self._taps = (
+            Taps(config.taps, access_log, self._plane.use_access_log) if config.taps else None
         )
         self._tcp = TcpHandover(loop)
         self._newcomers = Newcomers(loop)
@@ -220,6 +224,8 @@ class Worker:
     def _tick(self) -> None:
         if self._channel.pending < _MAX_UNREAD:
             self._report()
+        if self._taps is not None:
+            self._taps.refresh()
         self._report_next_second()
 
     def _report(self) -> None:
