@@ -97,6 +97,9 @@ class _OfStreams:
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if report.failed and terminal is not None:
             terminal.write(f"\nFAILED {report.nodeid} ({report.when})\n", red=True)
+            crash = getattr(report.longrepr, "reprcrash", None)
+            if crash is not None:
+                terminal.write(f"{crash.message[:500]}\n")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -130,12 +133,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "_Streams":
     return _Streams(config, log)
 
 
+OWN_ENGINE = ("tests/engine/test_swarm.py", "tests/e2e/test_engine_outage.py")
+"""Files whose tests start engines of their own, in network namespaces of their own."""
+
+
 class _Streams(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Distribute tests by file, but run engine tests one after the other in one stream: a test may
-    list everything on the engine."""
+    """Distribute tests by file, but run those of the shared engine one after the other in one
+    stream: a test may list everything on the engine."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "engine" if on_engine(nodeid) else nodeid.partition("::")[0]
+        file = nodeid.partition("::")[0]
+        return "engine" if on_engine(nodeid) and file not in OWN_ENGINE else file
 
 
 def on_engine(nodeid: str) -> bool:

@@ -37,7 +37,7 @@ def runtime() -> str:
     return "docker"
 
 
-@pytest.fixture(params=["docker-compose", "meshd"])
+@pytest.fixture(params=[pytest.param("docker-compose", marks=pytest.mark.acceptance), "meshd"])
 async def application(
     request: pytest.FixtureRequest, mesh: TestMesh, tmp_path: Path, engine_image: str
 ) -> AsyncIterator[Application]:
