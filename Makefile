@@ -44,7 +44,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(if $(COVERAGE),rm -rf build/coverage && mkdir -p build/coverage)
 	@$(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest -W error $(STREAMS) $(ARGS)
-	@$(if $(COVERAGE),$(BIN)/python -m coverage combine -q && $(BIN)/python -m coverage report $(if $(MESHD_REQUIRE_ENGINE),--fail-under=95))
+	@$(if $(COVERAGE),$(BIN)/python -m coverage combine -q && $(BIN)/python -m coverage report $(if $(MESHD_REQUIRE_ENGINE),--fail-under=93))
 
 coverage:
 	@$(MAKE) --no-print-directory test COVERAGE=1
