@@ -134,7 +134,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "_Streams":
 
 
 OWN_ENGINE = ("tests/engine/test_swarm.py", "tests/e2e/test_engine_outage.py")
-"""Files whose tests start engines of their own, in network namespaces of their own."""
+"""Files whose tests start separate engines, in separate network namespaces."""
 
 
 class _Streams(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
