@@ -8,6 +8,7 @@ The server is `meshd.api.server`; `docs/api.md` describes the operations.
 
 import asyncio
 import collections
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -286,7 +287,7 @@ class Client:
         complete."""
         path = f"v1/volumes/{_quoted(name)}/archive?live={int(live)}"
         try:
-            async with await self._while_alive(self._open_stream(path)) as response:
+            async with self._open_stream(path) as response:
                 if response.status != 200:
                     _raise_for_status(response.status, await response.read())
                 async for chunk in response.content.iter_any():
@@ -420,7 +421,7 @@ class Client:
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
             raise NoDaemon(self._describe(error)) from error
 
-    async def _while_alive(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _while_alive(self, work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
         """Await `work`, however long that takes, as long as the daemon answers other requests."""
         task = asyncio.ensure_future(work)
         try:
@@ -430,15 +431,26 @@ class Client:
         finally:
             task.cancel()
 
-    async def _open_stream(self, path: str) -> aiohttp.ClientResponse:
+    @contextlib.asynccontextmanager
+    async def _open_stream(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a GET; close the response at the end, also one that arrives while the caller is
+        being cancelled."""
         assert self._session is not None, "use `async with Client(...)`"
-        return await self._session.get(path, timeout=NO_TIMEOUT)
+        opening = asyncio.ensure_future(self._get(self._session, path))
+        try:
+            yield await self._while_alive(opening)
+        finally:
+            await asyncio.wait({opening})
+            if not opening.cancelled() and opening.exception() is None:
+                opening.result().close()
+
+    async def _get(self, session: aiohttp.ClientSession, path: str) -> aiohttp.ClientResponse:
+        return await session.get(path, timeout=NO_TIMEOUT)
 
     async def _stream(self, path: str, kind: type[T]) -> AsyncIterator[T]:
         decoder = msgspec.json.Decoder(kind)
         try:
-            opening = self._open_stream(path)
-            async with await self._while_alive(opening) as response:
+            async with self._open_stream(path) as response:
                 if response.status != 200:
                     _raise_for_status(response.status, await response.read())
                 while line := await self._while_alive(response.content.readline()):

@@ -159,6 +159,25 @@ async def test_a_reader_that_left_is_forgotten(control: FakeControl, serving: Se
     await wait_until(forgotten, what="the reader is forgotten")
 
 
+async def test_a_stream_that_opens_during_a_cancellation_is_closed(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client._session is not None
+    get = client._session.get
+    responses: list[aiohttp.ClientResponse] = []
+
+    async def get_and_cancel(path: str, **options: Any) -> aiohttp.ClientResponse:
+        responses.append(await get(path, **options))
+        reading.cancel()
+        return responses[0]
+
+    monkeypatch.setattr(client._session, "get", get_and_cancel)
+    reading = asyncio.ensure_future(anext(client.follow_events()))
+    await asyncio.wait([reading], timeout=10)
+    assert reading.cancelled()
+    assert responses[0].closed
+
+
 async def test_logs_with_and_without_following(control: FakeControl, client: Client) -> None:
     control.lines = [("orders-1", "one"), ("orders-1", "two")]
     assert await client.logs("shop", "orders", OutputQuery(1)) == [LogLine("orders-1", "two")]
