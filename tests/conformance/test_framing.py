@@ -2,12 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.ports import free_port
 
 SUITE = Path(os.environ.get("MESHD_CONFORMANCE", "")) / "framing.py"
 SERVE = """
@@ -30,18 +31,12 @@ uvloop.run(main(int(sys.argv[1]), int(sys.argv[2])))
 """
 
 
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 if "MESHD_CONFORMANCE" in os.environ:
 
     @pytest.mark.slow
     @pytest.mark.timeout(300)
     def test_the_framing_suite_finds_no_deviation(tmp_path: Path) -> None:
-        port, origin = unused_port(), unused_port()
+        port, origin = free_port(), free_port()
         proxy = subprocess.Popen(
             [sys.executable, "-c", SERVE, str(port), str(origin)], stdout=subprocess.PIPE
         )

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from meshd.cli import daemon_process
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until_blocking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -77,11 +78,7 @@ class Meshd:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.state = folder / "s"
-        self.ports: list[int] = []
-        while len(self.ports) < 2:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.ports.append(probe.getsockname()[1])
+        self.ports = [free_port(), free_port()]
 
     def arguments(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "meshd", *arguments, "--state", str(self.state)]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.raw_http import (
     Closed,
     Message,
@@ -25,17 +26,11 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SHORT = ("--first-byte-timeout", "500ms", "--idle-timeout", "500ms")
 
 
-def refused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 # --- refused connections
 
 
 def test_a_single_origin_that_refuses_is_a_502_at_once() -> None:
-    proxy = Proxy([refused_port()], "--drain", "0s")
+    proxy = Proxy([free_port()], "--drain", "0s")
     try:
         for number in range(20):  # ejection never takes the last endpoint
             begin = time.monotonic()
@@ -54,7 +49,7 @@ def test_a_single_origin_that_refuses_is_a_502_at_once() -> None:
 
 def test_a_refusing_origin_next_to_a_good_one_causes_no_error() -> None:
     origin = Origin()
-    proxy = Proxy([refused_port(), origin.port], "--drain", "0s", "--balance", "round-robin")
+    proxy = Proxy([free_port(), origin.port], "--drain", "0s", "--balance", "round-robin")
     try:
         with proxy.connect() as client:
             for method in [b"GET", b"POST"] * 20:
@@ -66,7 +61,7 @@ def test_a_refusing_origin_next_to_a_good_one_causes_no_error() -> None:
 
 
 def test_a_recovered_origin_is_used_again() -> None:
-    port = refused_port()
+    port = free_port()
     proxy = Proxy([port], "--drain", "0s")
     try:
         with proxy.connect() as client:

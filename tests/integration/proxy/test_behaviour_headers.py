@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.raw_http import Message, Stage, answering, get
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -242,14 +243,9 @@ def test_hosts_are_passed_on(stage: Stage, host: bytes) -> None:
 
 
 def test_an_error_of_the_proxy_carries_the_request_id() -> None:
-    import socket
-
     from tests.support.raw_http import Proxy
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    proxy = Proxy([port], "--drain", "0s")
+    proxy = Proxy([free_port()], "--drain", "0s")
     try:
         with proxy.connect() as client:
             client.send(get(b"/", b"X-Request-Id: mine"))
