@@ -2,8 +2,8 @@
 
 `bench.tls` and `bench.http2` use it. Each proxy gets the same certificate (ECDSA P-256), offers
 HTTP/2 and HTTP/1.1 to clients with TLS, or takes HTTP/2 with prior knowledge without TLS, and sends
-HTTP/1.1 to one origin. Settings of TLS are each program's own defaults, but all offer TLS 1.3, which
-nginx before 1.23 does not by itself.
+HTTP/1.1 to one origin. Settings of TLS are each program's own defaults, but all offer TLS 1.3,
+which nginx before 1.23 does not by itself.
 """
 
 import argparse

@@ -3,8 +3,8 @@ with other proxies.
 
 Each is pinned to one core; they take turns, several times. Origin (nginx) and client (wrk) share
 the other core. The measure is the CPU time that the kernel counted for the proxy's processes,
-divided by the requests answered. All speak TLS 1.3. The client of the handshakes is `openssl s_time`,
-which never resumes a session; wrk does. Compare only ratios within one run.
+divided by the requests answered. All speak TLS 1.3. The client of the handshakes is
+`openssl s_time`, which never resumes a session; wrk does. Compare only ratios within one run.
 
     python -m bench.tls [--rounds 3] [--seconds 3] [--only nginx,ours] [--scenes 64] [--idle 1000]
 """
@@ -28,8 +28,8 @@ HANDSHAKES: Final = "handshake and small GET, 8 clients"
 CLIENTS: Final = 8
 """Processes that connect in turn, enough to keep one core busy."""
 PAGE: Final = "/api/orders HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Rest:"
-"""The target, followed by fields: `s_time` itself sends HTTP/1.0, which Envoy refuses. The last field
-gets what `s_time` adds."""
+"""The target, followed by fields: `s_time` itself sends HTTP/1.0, which Envoy refuses. The last
+field gets what `s_time` adds."""
 FEWEST_BYTES: Final = 150
 """Bytes of an answer of the origin with its body, at least; those of an error have other sizes."""
 IDLE_SCENE: Final = "idle TLS connection"
