@@ -24,7 +24,10 @@ from meshd.api.dto import (
     DeployResult,
     JobList,
     LogLine,
+    NodeDrain,
+    NodeStatus,
     PlanPreview,
+    Rebalance,
     Recording,
     RestartOrder,
     ScaleOverride,
@@ -274,6 +277,31 @@ class Client:
     async def sizes(self) -> Sequence[Sizing]:
         """Return what replicas of each service used in the last week, and the proposed limits."""
         return msgspec.json.decode(await self._call("GET", "v1/sizes"), type=list[Sizing])
+
+    # Nodes
+
+    async def nodes(self) -> Sequence[NodeStatus]:
+        """Return all nodes of the runtime by name."""
+        return msgspec.json.decode(await self._call("GET", "v1/nodes"), type=list[NodeStatus])
+
+    async def drain_node(self, node: str, seconds: float, force: bool, dry_run: bool) -> NodeDrain:
+        """Begin to move the replicas of a node to others; `nodes` reports how it continues."""
+        query = f"seconds={seconds:.0f}&force={int(force)}&dry_run={int(dry_run)}"
+        raw = await self._call("POST", f"v1/nodes/{_quoted(node)}/drain?{query}")
+        return msgspec.json.decode(raw, type=NodeDrain)
+
+    async def cordon_node(self, node: str) -> None:
+        """Place no new replicas on a node."""
+        await self._call("POST", f"v1/nodes/{_quoted(node)}/cordon")
+
+    async def uncordon_node(self, node: str) -> None:
+        """Place replicas on a node again; end its drain."""
+        await self._call("POST", f"v1/nodes/{_quoted(node)}/uncordon")
+
+    async def rebalance(self, dry_run: bool) -> Rebalance:
+        """Begin to spread each service evenly over the nodes."""
+        raw = await self._call("POST", f"v1/rebalance?dry_run={int(dry_run)}")
+        return msgspec.json.decode(raw, type=Rebalance)
 
     # Volumes
 

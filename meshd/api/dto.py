@@ -8,6 +8,8 @@ where a Python name is better, `rename` maps it.
 
 from typing import Any, Final
 
+import msgspec
+
 from meshd.model.base import RequestBody, Value
 from meshd.model.job import Job
 from meshd.model.release import Release
@@ -266,6 +268,54 @@ class VolumeName(Value, frozen=True):
     """The name of a volume on the runtime."""
 
     name: str
+
+
+class NodeStatus(Value, frozen=True):
+    """One node of the runtime.
+
+    - `state`: `ready`, or the runtime's word for one that does not answer, such as `down`.
+    - `availability`: `active`, `pause` (it takes no new replicas) or `drain` (it runs none).
+    - `role`: `leader`, `manager` or `worker`; empty on a runtime with one node.
+    - `engine`: version of its engine; `address`: where other nodes reach it.
+    - `replicas`: number of replicas of this mesh on it.
+    - `cpus` (cores), `memory` (bytes): its size; `reserved_cpus`, `reserved_memory`: what its tasks
+      reserve, those of others included.
+    - `drain`: how far the drain is; empty: it is not being drained.
+    - `problem`: why the last drain failed.
+    """
+
+    name: str
+    state: str
+    availability: str
+    role: str = ""
+    address: str = ""
+    engine: str = ""
+    replicas: int = 0
+    cpus: float = 0.0
+    memory: int = 0
+    reserved_cpus: float = 0.0
+    reserved_memory: int = 0
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    drain: str = ""
+    problem: str = ""
+
+
+class NodeDrain(Value, frozen=True):
+    """The drain of a node.
+
+    - `replicas`: those that move to other nodes.
+    - `obstacles`: why they cannot; empty if they can.
+    """
+
+    node: str
+    replicas: tuple[str, ...] = ()
+    obstacles: tuple[str, ...] = ()
+
+
+class Rebalance(Value, frozen=True):
+    """Number of replicas that move, so that each service is spread evenly over the nodes."""
+
+    moves: int
 
 
 class Health(Value, frozen=True):

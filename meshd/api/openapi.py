@@ -22,6 +22,7 @@ _COMPONENTS: Final = "#/components/schemas/"
 _PATH_PARAMETERS: Final = {
     "project": "Name of a project.",
     "service": "Name of a service within the project.",
+    "node": "Name of a node.",
     "replica": "Name of a replica.",
     "job": "Id of a job.",
     "name": "A host name.",

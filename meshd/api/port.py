@@ -12,7 +12,10 @@ from typing import Protocol
 from meshd.api.dto import (
     DeployResult,
     JobList,
+    NodeDrain,
+    NodeStatus,
     PlanPreview,
+    Rebalance,
     Recording,
     RestartOrder,
     ScaleResult,
@@ -117,6 +120,9 @@ class Control(Protocol):
     def volume_control(self) -> "VolumeControl":
         """Return the operations on volumes."""
 
+    def node_control(self) -> "NodeControl":
+        """Return the operations on nodes."""
+
     def rollout_control(self) -> "RolloutControl":
         """Return the operations on rollouts. Raises Rejected if this daemon has none."""
 
@@ -187,6 +193,30 @@ class RolloutControl(Protocol):
 
     def resume(self, project: str, service: str, who: str) -> None:
         """Continue a paused rollout."""
+
+
+class NodeControl(Protocol):
+    """The operations on nodes. `who` is the user, for events. Each may raise Rejected, on a runtime
+    with one node, and RuntimeFailure."""
+
+    async def nodes(self) -> Sequence[NodeStatus]:
+        """Return all nodes by name."""
+
+    async def drain(
+        self, node: str, seconds: float, force: bool, dry_run: bool, who: str
+    ) -> NodeDrain:
+        """Begin to move the replicas of a node to others, each successor first, for at most
+        `seconds`; then the runtime ends the rest. With `force`, volumes are left behind; with
+        `dry_run`, nothing is changed. Raises Rejected if they have no place elsewhere."""
+
+    async def cordon(self, node: str, who: str) -> None:
+        """Place no new replicas on a node."""
+
+    async def uncordon(self, node: str, who: str) -> None:
+        """Place replicas on a node again; end its drain."""
+
+    async def rebalance(self, dry_run: bool, who: str) -> Rebalance:
+        """Begin to spread each service evenly over the nodes, one replica at a time."""
 
 
 class VolumeControl(Protocol):

@@ -14,7 +14,10 @@ from meshd.api.dto import (
     Health,
     JobList,
     LogLine,
+    NodeDrain,
+    NodeStatus,
     PlanPreview,
+    Rebalance,
     Recording,
     RestartOrder,
     ScaleOverride,
@@ -41,6 +44,7 @@ from meshd.api.handlers import (
     Handlers,
 )
 from meshd.api.job_handlers import BEFORE, FOLLOW_JOB, JOBS, JobHandlers
+from meshd.api.node_handlers import DRY_RUN, LEAVE_VOLUMES, SECONDS, NodeHandlers
 from meshd.api.openapi import DescriptionHandlers
 from meshd.api.port import Control
 from meshd.api.responses import PAGE
@@ -210,6 +214,32 @@ VOLUME_ROUTES: Final = (
     ),
 )  # fmt: skip
 
+NODE_ROUTES: Final = (
+    ApiRoute(
+        "GET", "/v1/nodes", NodeHandlers.all, _VIEW,
+        "Nodes of the runtime, with their state and what is reserved on them.",
+        list[NodeStatus], query=PAGE, paged=True,
+    ),
+    ApiRoute(
+        "POST", "/v1/nodes/{node}/drain", NodeHandlers.drain, _OPERATE,
+        "Move the replicas of a node to others, then end the rest of its tasks.",
+        NodeDrain, 202, (SECONDS, LEAVE_VOLUMES, DRY_RUN),
+    ),
+    ApiRoute(
+        "POST", "/v1/nodes/{node}/cordon", NodeHandlers.cordon, _OPERATE,
+        "Place no new replicas on a node.", status=204,
+    ),
+    ApiRoute(
+        "POST", "/v1/nodes/{node}/uncordon", NodeHandlers.uncordon, _OPERATE,
+        "Place replicas on a node again; ends its drain.", status=204,
+    ),
+    ApiRoute(
+        "POST", "/v1/rebalance", NodeHandlers.rebalance, _OPERATE,
+        "Spread each service evenly over the nodes, one replica at a time.",
+        Rebalance, 202, (DRY_RUN,),
+    ),
+)  # fmt: skip
+
 ROLLOUT_ROUTES: Final = (
     ApiRoute(
         "GET", _SERVICE + "/releases", RolloutHandlers.releases, _VIEW,
@@ -264,6 +294,7 @@ ROUTES: Final = (
     *CONTROL_ROUTES,
     *JOB_ROUTES,
     *VOLUME_ROUTES,
+    *NODE_ROUTES,
     *ROLLOUT_ROUTES,
     *ACCESS_ROUTES,
     *DESCRIPTION_ROUTES,
@@ -277,6 +308,7 @@ def bind(control: Control) -> Sequence[tuple[ApiRoute, BoundHandler]]:
         (CONTROL_ROUTES, Handlers(control)),
         (JOB_ROUTES, JobHandlers(control.job_control)),
         (VOLUME_ROUTES, VolumeHandlers(control.volume_control)),
+        (NODE_ROUTES, NodeHandlers(control.node_control)),
         (ROLLOUT_ROUTES, RolloutHandlers(control.rollout_control)),
         (ACCESS_ROUTES, AccessHandlers(control.access_control)),
         (DESCRIPTION_ROUTES, DescriptionHandlers(ROUTES)),

@@ -23,6 +23,7 @@ from meshd.control.deploy.deployments import Deployments
 from meshd.control.deploy.progress import ProgressTracker
 from meshd.control.log_tail import LogTail
 from meshd.control.lookup import Lookup
+from meshd.control.nodes import NodeManager
 from meshd.control.rollouts import RolloutManager
 from meshd.control.shutdown import Shutdown
 from meshd.control.status_reader import StatusReader
@@ -71,6 +72,7 @@ class ControlFacade:
         rollouts: RolloutManager,
         jobs: JobControl,
         volumes: VolumeManager,
+        nodes: NodeManager,
         log_tail: LogTail,
         access: AccessManager,
         history: History,
@@ -95,6 +97,7 @@ class ControlFacade:
         self._rollouts = rollouts
         self._jobs = jobs
         self._volumes = volumes
+        self._nodes = nodes
         self._log_tail = log_tail
         self._access = access
         self._history = history
@@ -182,6 +185,10 @@ class ControlFacade:
     def volume_control(self) -> VolumeManager:
         """See `Control.volume_control`."""
         return self._volumes
+
+    def node_control(self) -> NodeManager:
+        """See `Control.node_control`."""
+        return self._nodes
 
     def rollout_control(self) -> RolloutManager:
         """See `Control.rollout_control`."""

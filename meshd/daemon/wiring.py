@@ -30,6 +30,7 @@ from meshd.control.deploy.progress import ProgressTracker
 from meshd.control.facade import ControlFacade
 from meshd.control.log_tail import LogTail
 from meshd.control.lookup import Lookup
+from meshd.control.nodes import NodeManager
 from meshd.control.quiescer import Quiescer
 from meshd.control.rollouts import RolloutManager
 from meshd.control.shutdown import Shutdown
@@ -289,6 +290,7 @@ class Parts:
             enforcement_state=lambda: enforcement.state if enforcement else "",
             clock=clock,
         )
+        nodes = self._nodes = NodeManager(runtime, reconciler, events, clock)
         quiescer = self._quiescer = Quiescer(reconciler, stores.quiesced, events, clock)
         self._control = ControlFacade(
             reconciler=reconciler,
@@ -317,6 +319,7 @@ class Parts:
             ),
             jobs=jobs,
             volumes=VolumeManager(runtime, store, reconciler, quiescer, events, clock),
+            nodes=nodes,
             log_tail=LogTail(
                 runtime, lookup, OutputArchive(settings.state / output_archive.DIRECTORY)
             ),
@@ -365,6 +368,8 @@ class Parts:
                 blocked = [blocked_port_of(address) for address in served]
                 self._firewall.block_ports(tuple(each for each in blocked if each is not None))
                 running.append(self._run_when_ready(self._firewall))
+            if self._runtime.capabilities.swarm:
+                running.append(self._nodes.run())
             if self._certificates is not None:
                 running.append(self._certificates.run())
             if self._redirection is not None:

@@ -74,6 +74,13 @@ class Kind(StrEnum):
     ADDRESSES_OFF = "addresses.off"
     ADDRESSES_ON = "addresses.on"
     PORT_GAP = "port.gap"
+    NODE_CORDONED = "node.cordoned"
+    NODE_DRAINING = "node.draining"
+    NODE_DRAINED = "node.drained"
+    NODE_DRAIN_FAILED = "node.drain-failed"
+    NODE_UNCORDONED = "node.uncordoned"
+    REBALANCE_STARTED = "rebalance.started"
+    REBALANCE_DONE = "rebalance.done"
     RUNTIME_LOST = "runtime.lost"
     RUNTIME_BACK = "runtime.back"
 

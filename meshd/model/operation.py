@@ -11,6 +11,7 @@ import msgspec
 from meshd.model.job import Job
 from meshd.model.replica import Version
 from meshd.model.rollout import RolloutState
+from meshd.model.runtime import Availability
 from meshd.model.service_key import ServiceKey, service_key
 from meshd.spec.model import Network, Service
 
@@ -330,6 +331,22 @@ class RemoveVolume(VolumeOperation, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"remove volume {self.name}: {self.cause}"
+
+
+class SetAvailability(Operation, frozen=True, kw_only=True):
+    """Set whether a node takes replicas, and until when meshd drains it (Unix time; 0: it does
+    not)."""
+
+    node: str
+    availability: Availability
+    drain_until: float = 0.0
+
+    @property
+    def subject(self) -> str:
+        return f"node {self.node}"
+
+    def __str__(self) -> str:
+        return f"set {self.subject} to {self.availability}: {self.cause}"
 
 
 class Plan(msgspec.Struct, frozen=True):

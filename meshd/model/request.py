@@ -30,7 +30,8 @@ class DrainRequest(msgspec.Struct, frozen=True):
 
 
 class ReplaceReplicas(msgspec.Struct, frozen=True):
-    """Replace these replicas by others of the same revision, in the steps of a rollout."""
+    """Replace these replicas by others of the same revision, in the steps of a rollout; keep them
+    if `cause` is empty, as far as their successors have not begun."""
 
     replicas: tuple[str, ...]
     cause: str

@@ -87,14 +87,47 @@ class ContainerHealth(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
+class Availability(StrEnum):
+    """Whether a node runs tasks. The strings are Swarm's.
+
+    - PAUSE: it takes no new tasks and keeps those that it has.
+    - DRAIN: it takes none, and those that it had were ended.
+    """
+
+    ACTIVE = "active"
+    PAUSE = "pause"
+    DRAIN = "drain"
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine that replicas can be placed on, with its CPUs in cores and memory in bytes."""
+    """A machine that replicas can be placed on, with its CPUs in cores and memory in bytes.
+
+    - `role`: `manager`, `leader` (of the managers) or `worker`; empty on a runtime with one node.
+    - `address`: where other nodes reach it; empty: not known.
+    - `state`: `ready`, or the runtime's word for a node that does not answer.
+    - `engine`: version of its engine.
+    - `reserved_cpus`, `reserved_memory`: what its tasks reserve, those of others included.
+    - `drain_until`: until when meshd moves its replicas to other nodes (Unix time); 0: it does not.
+    """
 
     name: str
     cpus: float
     memory: int
     labels: Mapping[str, str] = field(default_factory=dict)
+    role: str = ""
+    address: str = ""
+    state: str = "ready"
+    availability: Availability = Availability.ACTIVE
+    engine: str = ""
+    reserved_cpus: float = 0.0
+    reserved_memory: int = 0
+    drain_until: float = 0.0
+
+    @property
+    def takes_replicas(self) -> bool:
+        """Whether new replicas may be placed on it."""
+        return self.state == "ready" and self.availability is Availability.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from meshd.model.operation import (
     RemoveVolume,
     RestoreVolume,
     ResumeReplica,
+    SetAvailability,
     StartJob,
     StartReplica,
     StopJob,
@@ -274,7 +275,8 @@ class Reconciler:
         | RestoreVolume
         | RemoveVolume
         | StageVolume
-        | DiscardStaged,
+        | DiscardStaged
+        | SetAvailability,
     ) -> Awaitable[None]: ...
     def request(self, request: Any) -> Any:
         """Take a request of another part of the daemon.
@@ -292,7 +294,13 @@ class Reconciler:
                 return self._executor.stage_volume(request.name, request.data)
             case DiscardStaged():
                 return self._executor.discard_staged(request.name)
-            case PrepareService() | ForgetProject() | JobOperation() | VolumeOperation():
+            case (
+                PrepareService()
+                | ForgetProject()
+                | JobOperation()
+                | VolumeOperation()
+                | SetAvailability()
+            ):
                 return self._perform(request)
             case ReloadDesired():
                 view = self._claims.own_replicas(self._watch.replicas)

@@ -8,11 +8,12 @@ own clock, durations are seconds.
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.runtime import (
     AddressRange,
+    Availability,
     Capabilities,
     CommandResult,
     Holder,
@@ -27,6 +28,12 @@ from meshd.model.runtime import (
 )
 from meshd.model.volume import RuntimeVolume
 from meshd.spec.model import ContainerHook, Network, Service
+
+ONE_NODE: Final = (
+    "this runtime has one node, so that its replicas have no other place; with --runtime swarm "
+    "there may be several"
+)
+"""Why a node cannot be cordoned or drained on a runtime other than Swarm."""
 
 
 class RuntimeFailure(Exception):
@@ -51,6 +58,10 @@ class ReplicaNotFound(RuntimeFailure):
 
 class ReplicaRunning(RuntimeFailure):
     """The replica is still running; stop it first."""
+
+
+class NodeNotFound(RuntimeFailure):
+    """No node of that name exists, or several have it."""
 
 
 class VolumeFailure(RuntimeFailure):
@@ -126,6 +137,16 @@ class Runtime(Protocol):
 
     async def nodes(self) -> Sequence[Node]:
         """Return the machines on which replicas can be placed."""
+
+    async def all_nodes(self) -> Sequence[Node]:
+        """Return all machines of the runtime by name, also those that take no replicas now, with
+        what their tasks reserve."""
+
+    async def set_availability(
+        self, node: str, availability: Availability, drain_until: float = 0.0
+    ) -> None:
+        """Set whether a node takes replicas, and until when meshd drains it (0: it does not).
+        Raises NodeNotFound; Unsupported on a runtime with one node."""
 
     async def list(self) -> Sequence[ObservedReplica]:
         """Return every replica with the mesh's labels, own and adopted, of all projects."""

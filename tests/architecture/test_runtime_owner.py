@@ -12,7 +12,7 @@ from meshd.runtime.base import Runtime
 from tests.support.paths import ROOT
 
 READS = {
-    "token_address",
+    "token_address", "all_nodes",
     "address_ranges", "capabilities", "follow", "image_progress", "is_local", "is_volume_empty",
     "jobs", "list", "logs", "mesh_addresses", "name", "nodes", "read_volume", "timed_logs", "usage",
     "unobtainable_reason", "volumes", "watch",
@@ -21,8 +21,8 @@ CONNECTION = {"close", "open"}
 OWNERSHIP = {"claim", "claims", "unclaim"}
 CHANGES = {
     "commit_volume", "discard_staged", "execute", "pause", "prepare", "redirect_ports", "remove",
-    "remove_volume", "resolve", "set_host_names", "stage_volume", "start", "stop", "teardown",
-    "unpause",
+    "remove_volume", "resolve", "set_availability", "set_host_names", "stage_volume", "start",
+    "stop", "teardown", "unpause",
 }  # fmt: skip
 PORTS = {"view", "request", "ready"}
 DRIVER = {"run", "run_pass", "close"}

@@ -24,6 +24,7 @@ from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.spec.model import Project
 from tests.fakes.access_control import FakeAccessControl
 from tests.fakes.job_control import FakeJobControl
+from tests.fakes.node_control import FakeNodeControl
 from tests.fakes.volume_control import FakeVolumeControl
 
 
@@ -49,6 +50,7 @@ class FakeControl:
         self.released: list[Release] = []
         self.jobs = FakeJobControl()
         self.volumes = FakeVolumeControl()
+        self.nodes = FakeNodeControl()
         self.access = FakeAccessControl()
         self.sized: list[Sizing] = []
         self.certified: list[CertificateStatus] = []
@@ -225,6 +227,9 @@ class FakeControl:
 
     def job_control(self) -> FakeJobControl:
         return self.jobs
+
+    def node_control(self) -> FakeNodeControl:
+        return self.nodes
 
     def volume_control(self) -> FakeVolumeControl:
         return self.volumes

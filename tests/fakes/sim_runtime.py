@@ -17,6 +17,7 @@ from meshd.discovery.probe import PLAIN, ProbeOpening
 from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.runtime import (
     AddressRange,
+    Availability,
     Capabilities,
     CommandResult,
     Holder,
@@ -31,6 +32,7 @@ from meshd.model.runtime import (
 )
 from meshd.model.volume import RuntimeVolume
 from meshd.runtime.base import (
+    ONE_NODE,
     EventKind,
     ImageMissing,
     ReplicaNotFound,
@@ -38,6 +40,7 @@ from meshd.runtime.base import (
     RuntimeEvent,
     RuntimeUnavailable,
     StartFailed,
+    Unsupported,
 )
 from meshd.spec import labels
 from meshd.spec.model import ContainerHook, HealthCheck, Network, Service
@@ -86,6 +89,8 @@ class SimRuntime:
         self.bad_luck = 0.02
         self.born_unready = False
         self.started = 0
+        self.machines = {"sim": Node("sim", 64.0, 2**36)}
+        """The nodes by name. A replica is placed on the one with the fewest."""
         self.stopped: list[str] = []
         self.executed: list[tuple[str, str]] = []
         """Replica and first word of each command that ran in one."""
@@ -112,7 +117,30 @@ class SimRuntime:
     async def close(self) -> None: ...
 
     async def nodes(self) -> Sequence[Node]:
-        return [Node("sim", 64.0, 2**36)]
+        return [node for node in self.machines.values() if node.takes_replicas]
+
+    async def all_nodes(self) -> Sequence[Node]:
+        self._check()
+        return list(self.machines.values())
+
+    async def set_availability(
+        self, node: str, availability: Availability, drain_until: float = 0.0
+    ) -> None:
+        if len(self.machines) == 1:
+            raise Unsupported(ONE_NODE)
+        self.machines[node] = replace(
+            self.machines[node], availability=availability, drain_until=drain_until
+        )
+
+    def _place(self) -> str:
+        """Return the node with the fewest replicas of those that take some."""
+        counts = {name: 0 for name, node in self.machines.items() if node.takes_replicas}
+        if not counts:
+            raise StartFailed("no suitable node")
+        for box in self.boxes.values():
+            if box.seen.node in counts:
+                counts[box.seen.node] += 1
+        return min(counts, key=lambda name: (counts[name], name))
 
     def _check(self) -> None:
         if self.down:
@@ -211,6 +239,7 @@ class SimRuntime:
             marks[labels.JOB] = replica.name
         seen = ObservedReplica(
             name=replica.name,
+            node=self._place(),
             runtime_id=f"id{self._port}",
             project=replica.project,
             service=replica.service.name,

@@ -23,6 +23,7 @@ from meshd.model.operation import (
     RemoveVolume,
     RestoreVolume,
     ResumeReplica,
+    SetAvailability,
     StartJob,
     StartReplica,
     StopJob,
@@ -271,6 +272,10 @@ class Executor:
                 await self._runtime.commit_volume(operation.name)
             case RemoveVolume():
                 await self._runtime.remove_volume(operation.name)
+            case SetAvailability():
+                await self._runtime.set_availability(
+                    operation.node, operation.availability, operation.drain_until
+                )
             case _:
                 raise TypeError(f"the executor does not perform {operation}")
 

@@ -21,6 +21,7 @@ from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.runtime import (
     MESH_PORT,
     AddressRange,
+    Availability,
     Capabilities,
     CommandResult,
     Holder,
@@ -35,6 +36,7 @@ from meshd.model.runtime import (
 )
 from meshd.model.volume import RuntimeVolume, named_volumes
 from meshd.runtime.base import (
+    ONE_NODE,
     EventKind,
     ReplicaNotFound,
     ReplicaRunning,
@@ -209,6 +211,19 @@ class DockerRuntime:
         info = await self._info()
         marks = dict(label.partition("=")[::2] for label in info.get("Labels") or ())
         return [Node(str(info["Name"]), float(info["NCPU"]), int(info["MemTotal"]), marks)]
+
+    async def all_nodes(self) -> Sequence[Node]:
+        """See `Runtime.all_nodes`: this machine."""
+        return await self.nodes()
+
+    async def set_availability(
+        self,
+        node: str,  # noqa: ARG002 (the protocol's)
+        availability: Availability,  # noqa: ARG002 (the protocol's)
+        drain_until: float = 0.0,  # noqa: ARG002 (the protocol's)
+    ) -> None:
+        """Not supported: there is one node."""
+        raise Unsupported(ONE_NODE)
 
     async def list(self) -> Sequence[ObservedReplica]:
         """See `Runtime.list`."""

@@ -19,6 +19,7 @@ import msgspec
 from meshd.model.output import OutputLine, OutputQuery, select_lines
 from meshd.model.runtime import (
     AddressRange,
+    Availability,
     Capabilities,
     CommandResult,
     Holder,
@@ -35,6 +36,7 @@ from meshd.model.runtime import (
 from meshd.model.volume import RuntimeVolume
 from meshd.runtime import base
 from meshd.runtime.base import (
+    ONE_NODE,
     EventKind,
     RuntimeEvent,
     RuntimeFailure,
@@ -99,6 +101,19 @@ class ProcessRuntime:
         """Return this machine."""
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return [Node(platform.node(), float(os.cpu_count() or 1), memory)]
+
+    async def all_nodes(self) -> Sequence[Node]:
+        """See `Runtime.all_nodes`: this machine."""
+        return await self.nodes()
+
+    async def set_availability(
+        self,
+        node: str,  # noqa: ARG002 (the protocol's)
+        availability: Availability,  # noqa: ARG002 (the protocol's)
+        drain_until: float = 0.0,  # noqa: ARG002 (the protocol's)
+    ) -> None:
+        """Not supported: there is one node."""
+        raise Unsupported(ONE_NODE)
 
     async def list(self) -> Sequence[ObservedReplica]:
         """See `Runtime.list`; everything in the keeper is ours."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from meshd.model.runtime import ContainerHealth, Node, ObservedReplica, ReplicaState
+from meshd.model.runtime import Availability, ContainerHealth, Node, ObservedReplica, ReplicaState
 from meshd.runtime.swarm.service_spec import NO_NODE, STOPPED
 from meshd.spec import labels
 
@@ -20,6 +20,11 @@ _BEFORE_RUNNING: Final = frozenset(
 """States of a task whose process does not run yet, or whose health check has not passed yet."""
 _ENDING: Final = frozenset({"shutdown", "remove", "complete"})
 """Desired states of a task that is to end."""
+_ENDED: Final = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
+"""States of a task that has ended."""
+DRAIN_UNTIL: Final = "mesh.drain-until"
+"""Label of a node that meshd drains, with the Unix time at which it gives up. It is in the Raft, so
+that a meshd that takes over continues."""
 _NO_ADDRESS: Final = frozenset({"", "0.0.0.0", "127.0.0.1", "::", "::1"})
 """Addresses that a node may report when it does not know by which one others reach it."""
 
@@ -43,6 +48,9 @@ class SwarmNode:
     - `address`: where other nodes reach it; empty if unknown.
     - `ready`: whether its engine answers the managers.
     - `availability`: `active`, `pause` or `drain`.
+    - `role`: `manager`, `leader` or `worker`; `state`: the Swarm's word for `ready`.
+    - `engine`: the version of its engine.
+    - `drain_until`: see `meshd.model.runtime.Node`.
     """
 
     id: str
@@ -54,15 +62,32 @@ class SwarmNode:
     cpus: float
     memory: int
     labels: Mapping[str, str]
+    state: str = "ready"
+    engine: str = ""
+    drain_until: float = 0.0
 
     @property
     def takes_tasks(self) -> bool:
         """Whether new tasks may run there."""
         return self.ready and self.availability == "active"
 
-    def as_node(self) -> Node:
-        """Return it as a machine on which replicas can be placed."""
-        return Node(self.name, self.cpus, self.memory, self.labels)
+    def as_node(self, reserved: tuple[float, int] = (0.0, 0)) -> Node:
+        """Return it as a machine on which replicas can be placed. `reserved`: the cores and bytes
+        that its tasks reserve."""
+        return Node(
+            self.name,
+            self.cpus,
+            self.memory,
+            self.labels,
+            role=self.role,
+            address=self.address,
+            state=self.state,
+            availability=Availability(self.availability),
+            engine=self.engine,
+            reserved_cpus=reserved[0],
+            reserved_memory=reserved[1],
+            drain_until=self.drain_until,
+        )
 
 
 def parse_node(info: Info) -> SwarmNode:
@@ -75,17 +100,51 @@ def parse_node(info: Info) -> SwarmNode:
         address = manager.rpartition(":")[0].strip("[]")
     resources = about.get("Resources") or {}
     engine = (about.get("Engine") or {}).get("Labels") or {}
+    own = spec.get("Labels") or {}
+    leads = bool((info.get("ManagerStatus") or {}).get("Leader"))
     return SwarmNode(
         id=info["ID"],
         name=about.get("Hostname") or info["ID"],
         address=address,
-        role=spec["Role"],
+        role="leader" if leads else spec["Role"],
         ready=info["Status"]["State"] == "ready",
         availability=spec["Availability"],
         cpus=resources.get("NanoCPUs", 0) / 1e9,
         memory=int(resources.get("MemoryBytes", 0)),
-        labels={**engine, **(spec.get("Labels") or {})},
+        labels={**engine, **{key: own[key] for key in own if key != DRAIN_UNTIL}},
+        state=info["Status"]["State"],
+        engine=str((about.get("Engine") or {}).get("EngineVersion") or ""),
+        drain_until=_parse_number(own.get(DRAIN_UNTIL, "")),
     )
+
+
+def available_spec(spec: Info, availability: Availability, drain_until: float) -> Info | None:
+    """Return the `Spec` of a node with this availability; None if it has it already."""
+    own = {key: value for key, value in (spec.get("Labels") or {}).items() if key != DRAIN_UNTIL}
+    if drain_until:
+        own[DRAIN_UNTIL] = f"{drain_until:.0f}"
+    wanted = {**spec, "Availability": str(availability), "Labels": own}
+    return None if wanted == {**spec, "Labels": spec.get("Labels") or {}} else wanted
+
+
+def reserved_by_node(tasks: Iterable[Info]) -> dict[str, tuple[float, int]]:
+    """Return the cores and bytes that tasks reserve, by the id of their node."""
+    found: dict[str, tuple[float, int]] = {}
+    for task in tasks:
+        if task["DesiredState"] in _ENDING or task["Status"]["State"] in _ENDED:
+            continue
+        wanted = (task["Spec"].get("Resources") or {}).get("Reservations") or {}
+        cpus, memory = found.get(task.get("NodeID", ""), (0.0, 0))
+        found[task.get("NodeID", "")] = (
+            cpus + wanted.get("NanoCPUs", 0) / 1e9,
+            memory + int(wanted.get("MemoryBytes", 0)),
+        )
+    return found
+
+
+def _parse_number(text: str) -> float:
+    """Return a Unix time in a label; 0 if it is not one."""
+    return float(text) if text.isdecimal() else 0.0
 
 
 def is_replica(service: Info) -> bool:

@@ -19,6 +19,7 @@ import structlog
 from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.runtime import (
     AddressRange,
+    Availability,
     Capabilities,
     CommandResult,
     Holder,
@@ -36,6 +37,7 @@ from meshd.model.volume import RuntimeVolume
 from meshd.runtime.base import (
     EventKind,
     ImageMissing,
+    NodeNotFound,
     ReplicaNotFound,
     ReplicaRunning,
     RuntimeEvent,
@@ -57,7 +59,12 @@ from meshd.runtime.swarm.changes import find_changes
 from meshd.runtime.swarm.claims import SwarmClaims
 from meshd.runtime.swarm.logs import TaskLogs
 from meshd.runtime.swarm.networks import OverlayNetworks
-from meshd.runtime.swarm.observe import describe_error, is_missing_image
+from meshd.runtime.swarm.observe import (
+    available_spec,
+    describe_error,
+    is_missing_image,
+    reserved_by_node,
+)
 from meshd.runtime.swarm.secrets import SwarmSecrets
 from meshd.runtime.swarm.service_spec import image_of, service_spec, stopped_spec
 from meshd.runtime.swarm.view import FoundReplica, SwarmView, not_found
@@ -164,6 +171,30 @@ class SwarmRuntime:
         """Return the nodes that take tasks."""
         nodes = (await self._view.nodes()).values()
         return sorted((each.as_node() for each in nodes if each.takes_tasks), key=lambda n: n.name)
+
+    async def all_nodes(self) -> Sequence[Node]:
+        """See `Runtime.all_nodes`."""
+        nodes = await self._view.nodes()
+        reserved = reserved_by_node(await self._api.list("tasks"))
+        found = [each.as_node(reserved.get(each.id, (0.0, 0))) for each in nodes.values()]
+        return sorted(found, key=lambda each: each.name)
+
+    async def set_availability(
+        self, node: str, availability: Availability, drain_until: float = 0.0
+    ) -> None:
+        """See `Runtime.set_availability`."""
+        ids = [each.id for each in (await self._view.nodes()).values() if each.name == node]
+        if len(ids) != 1:
+            raise NodeNotFound(
+                f"{len(ids)} nodes have the name {node}" if ids else f"no node {node} exists"
+            )
+        try:
+            await self._api.update(
+                "nodes", ids[0], lambda spec: available_spec(spec, availability, drain_until)
+            )
+        except Gone as gone:
+            raise NodeNotFound(f"no node {node} exists") from gone
+        self._wake.set()
 
     async def list(self) -> Sequence[ObservedReplica]:
         """See `Runtime.list`."""

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
-from meshd.model.runtime import ContainerHealth, ReplicaState
+from meshd.model.runtime import Availability, ContainerHealth, ReplicaState
 from meshd.runtime.swarm.observe import (
     SwarmNode,
     TaskHistory,
+    available_spec,
     describe_error,
     is_missing_image,
     is_replica,
     observe,
     parse_node,
+    reserved_by_node,
     task_of,
 )
 from meshd.runtime.swarm.service_spec import STOPPED
@@ -47,16 +49,45 @@ def test_a_node_has_its_address_and_labels() -> None:
             id="zhmq347m6ochgl430j7qupkzg",
             name="m1",
             address="10.77.0.1",
-            role="manager",
+            role="leader",
             ready=True,
             availability="active",
             cpus=2.0,
             memory=25276063744,
             labels={"zone": "north"},
+            engine=MANAGER.engine,
         )
         == MANAGER
     )
     assert MANAGER.takes_tasks
+
+
+def test_a_node_says_until_when_it_is_drained() -> None:
+    spec = RECORDED["node"]["Spec"]
+    draining = available_spec(spec, Availability.PAUSE, 1234.5)
+    assert draining is not None
+    info = {**copy.deepcopy(RECORDED["node"]), "Spec": draining}
+    node = parse_node(info).as_node((0.5, 2**20))
+    assert (node.availability, node.drain_until, node.labels) == (
+        Availability.PAUSE, 1234.0, MANAGER.labels,
+    )  # fmt: skip
+    assert (node.reserved_cpus, node.reserved_memory, node.role) == (0.5, 2**20, "leader")
+    assert not node.takes_replicas
+    assert available_spec(draining, Availability.ACTIVE, 0.0) == {
+        **spec, "Availability": "active", "Labels": spec.get("Labels") or {},
+    }  # fmt: skip
+    assert available_spec(spec, Availability.ACTIVE, 0.0) is None
+    draining["Labels"]["mesh.drain-until"] = "soon"
+    assert parse_node({**info, "Spec": draining}).drain_until == 0.0
+
+
+def test_tasks_that_run_reserve_a_part_of_their_node() -> None:
+    reserved = {"Reservations": {"NanoCPUs": 500_000_000, "MemoryBytes": 2**20}}
+    tasks = [task("running"), task("running"), task("stopped"), task("done")]
+    for each in tasks:
+        each["Spec"] = {**each["Spec"], "Resources": reserved}
+    tasks[1]["DesiredState"] = "shutdown"
+    assert reserved_by_node(tasks) == {MANAGER.id: (0.5, 2**20)}
 
 
 @pytest.mark.parametrize("unknown", ["0.0.0.0", "127.0.0.1", ""])

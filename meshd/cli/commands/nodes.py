@@ -1,0 +1,63 @@
+"""`meshd nodes`: list the nodes of the runtime."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from meshd.api.dto import NodeStatus
+from meshd.cli import output
+from meshd.cli.options import state_option, wide_output_option
+from meshd.cli.session import connect, run_async
+
+COLUMNS: Final = (
+    "node", "state", "availability", "role", "address", "engine", "replicas", "cpus free",
+    "memory free",
+)  # fmt: skip
+WIDE_COLUMNS: Final = (*COLUMNS, "cpus reserved", "memory reserved", "labels")
+
+
+@click.command("nodes", short_help="List the nodes of the runtime.")
+@wide_output_option
+@state_option
+@run_async
+async def command(as_json: bool, state: Path) -> int:
+    """List the nodes of the runtime: whether they answer and take replicas, and what is free.
+
+    Free is what neither a replica nor anything else in the Swarm reserves
+    (deploy.resources.reservations). `meshd node` changes nodes.
+    """
+    async with connect(state) as client:
+        found = await client.nodes()
+    if as_json:
+        output.print_json(found)
+        return output.OK
+    rows = [node_row(each, wide=output.is_wide()) for each in found]
+    output.print_table(WIDE_COLUMNS if output.is_wide() else COLUMNS, rows)
+    for node in found:
+        if node.drain:
+            output.print_line(f"{node.name} is being drained: {node.drain}")
+        if node.problem:
+            output.print_error(node.problem)
+    return output.OK
+
+
+def node_row(node: NodeStatus, *, wide: bool) -> Sequence[str]:
+    """Return the row of one node."""
+    row = [
+        node.name,
+        node.state,
+        "draining" if node.drain else node.availability,
+        node.role,
+        node.address,
+        node.engine,
+        str(node.replicas),
+        f"{max(0.0, node.cpus - node.reserved_cpus):g} of {node.cpus:g}",
+        f"{output.format_bytes(max(0, node.memory - node.reserved_memory))} of "
+        f"{output.format_bytes(node.memory)}",
+    ]
+    if wide:
+        labels = " ".join(f"{name}={value}" for name, value in sorted(node.labels.items()))
+        row += [f"{node.reserved_cpus:g}", output.format_bytes(node.reserved_memory), labels]
+    return row

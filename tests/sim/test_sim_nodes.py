@@ -1,0 +1,143 @@
+"""Nodes are drained and filled again in virtual time, without a moment below strength."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from meshd.control.nodes import NodeManager
+from meshd.model.errors import NotFound, Rejected
+from meshd.model.event import Kind
+from meshd.model.replica_phase import Phase
+from meshd.model.runtime import Availability, Node
+from tests.fakes import virtual
+from tests.fakes.rollout_scene import Scene, run, scene_in, shop
+
+NODES = ("m1", "w1", "w2")
+
+
+def manager_of(scene: Scene) -> NodeManager:
+    control = scene.control
+    return NodeManager(scene.runtime, control.reconciler, control.events, virtual.clock)
+
+
+def spread(scene: Scene) -> list[int]:
+    """The number of running replicas on each node."""
+    running = [box.seen.node for box in scene.runtime.boxes.values() if box.running]
+    return [running.count(name) for name in scene.runtime.machines]
+
+
+def serving(scene: Scene) -> int:
+    return sum(r.serves for r in scene.control.reconciler.view().observed.replicas)
+
+
+async def add_nodes(scene: Scene, *names: str) -> None:
+    scene.runtime.machines = {name: Node(name, 4.0, 2**33) for name in names}
+    scene.runtime.capabilities = replace(scene.runtime.capabilities, swarm=True)
+
+
+async def started(scene: Scene, replicas: int, *names: str) -> None:
+    await add_nodes(scene, *names)
+    scene.deploy(shop("1", replicas=replicas))
+    await scene.until(lambda: serving(scene) == replicas)
+
+
+async def advance(scene: Scene, nodes: NodeManager, seconds: int, least: int) -> None:
+    """Let a manager take its steps; the number of replicas that serve never falls below `least`."""
+    for _ in range(seconds):
+        await nodes.advance()
+        for _ in range(10):
+            await asyncio.sleep(0.1)
+            assert serving(scene) >= least
+
+
+def kinds(scene: Scene) -> list[str]:
+    return [
+        e.kind for e in scene.control.events.since(0, 1000) if e.kind.startswith(("node", "reb"))
+    ]
+
+
+def test_a_node_is_drained_and_used_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            await started(scene, 6, *NODES)
+            assert spread(scene) == [2, 2, 2]
+            nodes = manager_of(scene)
+            plan = await nodes.drain("w2", 600.0, False, True, "me")
+            assert (len(plan.replicas), plan.obstacles) == (2, ())
+            assert scene.runtime.machines["w2"].takes_replicas
+            await nodes.drain("w2", 600.0, False, False, "me")
+            (_, _, status) = await nodes.nodes()
+            assert status.drain.startswith("2 replicas (")
+            await advance(scene, nodes, 40, 6)
+            assert sorted(spread(scene)) == [0, 3, 3]
+            (_, _, status) = await nodes.nodes()
+            assert (status.availability, status.drain, status.replicas) == ("drain", "", 0)
+            with pytest.raises(Rejected, match="is drained already"):
+                await nodes.cordon("w2", "me")
+            await nodes.uncordon("w2", "me")
+            assert (await nodes.rebalance(True, "me")).moves == 2
+            assert (await nodes.rebalance(False, "me")).moves == 2
+            await advance(scene, nodes, 60, 6)
+            assert spread(scene) == [2, 2, 2]
+            assert kinds(scene) == [
+                Kind.NODE_DRAINING, Kind.NODE_DRAINED, Kind.NODE_UNCORDONED,
+                Kind.REBALANCE_STARTED, Kind.REBALANCE_DONE,
+            ]  # fmt: skip
+            assert not any(scene.traffic.failed.values())
+
+    run(main)
+
+
+def test_another_control_process_continues_a_drain(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            await started(scene, 4, *NODES)
+            await manager_of(scene).drain("m1", 600.0, False, False, "me")
+            await scene.control.die()
+            scene.control = scene._started()
+            await scene.until(lambda: serving(scene) >= 4)
+            await advance(scene, manager_of(scene), 40, 4)
+            assert spread(scene)[0] == 0
+            assert scene.runtime.machines["m1"].availability is Availability.DRAIN
+
+    run(main)
+
+
+def test_a_drain_gives_up_in_time_and_keeps_what_is_left(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            await started(scene, 4, *NODES)
+            nodes = manager_of(scene)
+            scene.runtime.bad_luck = 1.0  # no replacement starts
+            await nodes.drain("w1", 5.0, False, False, "me")
+            await advance(scene, nodes, 10, 4)
+            (_, status, _) = await nodes.nodes()
+            assert (status.availability, status.drain) == ("pause", "")
+            assert "node w1 was not drained in time: " in status.problem
+            left = scene.control.reconciler.view().observed.replicas
+            assert not any(r.replaced_for for r in left if r.phase is Phase.READY)
+            await nodes.uncordon("w1", "me")
+            (_, status, _) = await nodes.nodes()
+            assert (status.availability, status.problem) == ("active", "")
+
+    run(main)
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            await started(scene, 2, "m1", "w1")
+            nodes = manager_of(scene)
+            with pytest.raises(NotFound, match="no node 'w9'; known: m1, w1"):
+                await nodes.drain("w9", 60.0, False, False, "me")
+            await nodes.cordon("m1", "me")
+            with pytest.raises(Rejected, match=r"cannot be drained: .*\(m1 is cordoned\)"):
+                await nodes.drain("w1", 60.0, False, False, "me")
+            scene.runtime.capabilities = replace(scene.runtime.capabilities, swarm=False)
+            for refused in (nodes.cordon("m1", "me"), nodes.rebalance(False, "me")):
+                with pytest.raises(Rejected, match="this runtime has one node"):
+                    await refused
+
+    run(main)
