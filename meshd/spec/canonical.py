@@ -53,7 +53,7 @@ _WORDS: Final = {
 
 def build_canonical(loaded: LoadedProject) -> dict[str, Plain]:
     """Return the canonical form of a loaded project: keys in the order of the alphabet, `name`
-    first."""
+    first. Each dollar sign of a value is doubled, so that reading the form again gives the same."""
     root = loaded.tree.mapping or {}
     project = loaded.project
     services = {service.name: _ServiceForm(service, loaded).build() for service in project.services}
@@ -67,7 +67,7 @@ def build_canonical(loaded: LoadedProject) -> dict[str, Plain]:
     for key in sorted(root):
         if key.startswith("x-") or key == "models":
             found[key] = root[key].to_plain()
-    return found
+    return {key: _escape_dollars(value) for key, value in found.items()}
 
 
 def format_duration(seconds: float) -> str:
@@ -89,6 +89,16 @@ def list_profiles(loaded: LoadedProject) -> list[str]:
         profiles = (service.mapping or {}).get("profiles")
         found.update(item.text for item in (profiles.sequence if profiles else None) or ())
     return sorted(found)
+
+
+def _escape_dollars(value: Plain) -> Plain:
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, dict):
+        return {key: _escape_dollars(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escape_dollars(item) for item in value]
+    return value
 
 
 def _uses_default(services: Mapping[str, Plain]) -> bool:

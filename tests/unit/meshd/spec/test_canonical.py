@@ -1,5 +1,6 @@
 """The canonical form of keys that are changed on the way to it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,19 @@ secrets: {s: {file: ./s.txt}}
         "ssh": ["default", f"k={tmp_path}/key"],
     }
     assert service["develop"]["watch"] == [{"path": str(tmp_path / "src"), "action": "rebuild"}]
+
+
+def test_the_form_can_be_read_again(tmp_path: Path) -> None:
+    """Dollar signs are doubled, so that no variable is replaced a second time."""
+    text = """
+services:
+  web:
+    image: i
+    command: sh -c 'echo $$PORT'
+    environment: {PRICE: "5$$"}
+"""
+    found = canonical(tmp_path, text)
+    web = found["services"]["web"]
+    assert web["command"] == ["sh", "-c", "echo $$PORT"]
+    assert web["environment"] == {"PRICE": "5$$"}
+    assert canonical(tmp_path, json.dumps(found)) == found
