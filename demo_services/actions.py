@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,23 @@ async def watch(mesh: Mesh, observations: Observations, report: Path) -> None:
             at = round(time.monotonic() - observations.started, 1)
             for name, service in observations.services.items():
                 observations.replicas_ready.setdefault(name, []).append((at, service["ready"]))
-            for event in await mesh.events(observations.last_event):
-                observations.last_event = event["id"]
-                observations.note(f"{event['service'] or 'mesh'}: {event['text']}")
+            events = await mesh.events(observations.last_event)
+            observations.last_event = max(
+                (e["id"] for e in events), default=observations.last_event
+            )
+            for line in describe_events(events):
+                observations.note(line)
         observations.clients = read_totals(report) or observations.clients
         await asyncio.sleep(POLL_SECONDS)
+
+
+def describe_events(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each event; those that differ only in their replica share one."""
+    same = Counter((e["service"] or "mesh", e["kind"], e["text"]) for e in events)
+    return [
+        f"{service}: {text}{f' (x{count})' if count > 1 else ''}"
+        for (service, _, text), count in same.items()
+    ]
 
 
 def describe_scaling(observations: Observations, seconds: float) -> dict[str, str]:

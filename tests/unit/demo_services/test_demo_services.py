@@ -227,6 +227,22 @@ def test_the_state_of_a_running_mesh_is_kept(
     assert (str(state) in capsys.readouterr().out) is up
 
 
+def test_events_that_differ_only_in_their_replica_share_a_line() -> None:
+    started = {"service": "orders", "kind": "replica.started", "text": "3 desired, 1 running"}
+    assert actions.describe_events(
+        [
+            {**started, "replica": "a"},
+            {**started, "replica": "b"},
+            {**started, "kind": "replica.draining"},
+            {"service": "", "kind": "deploy", "text": "deployed by eve"},
+        ]
+    ) == [
+        "orders: 3 desired, 1 running (x2)",
+        "orders: 3 desired, 1 running",
+        "mesh: deployed by eve",
+    ]
+
+
 @pytest.mark.parametrize(
     ("samples", "text"),
     [
