@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from bench.scenes import HEADERS
-from meshd.telemetry.exposition import EDGES, Family, exposed_buckets, label
+from meshd.telemetry.exposition.histograms import EDGES, exposed_buckets
+from meshd.telemetry.exposition.labels import NO_LABELS
+from meshd.telemetry.exposition.text import TextFamily
 from meshd.telemetry.merge import Distribution
 from proxy.http1.fields import REQUEST_KINDS, FieldLineCache
 from proxy.http1.request import END, parse_request
@@ -193,17 +195,17 @@ def distribution() -> Distribution:
 
 def own_exposition(latencies: Distribution) -> bytes:
     """Return all metrics as text."""
-    counters = [Family("counter", f"bench_{n}_total", "Text.") for n in range(SERVICE_COUNTERS)]
-    timings = [Family("histogram", f"bench_h{n}", "Text.") for n in range(SERVICE_HISTOGRAMS)]
-    gauges = [Family("gauge", f"bench_g{n}", "Text.") for n in range(REPLICA_GAUGES)]
+    counters = [TextFamily("counter", f"bench_{n}_total", "Text.") for n in range(SERVICE_COUNTERS)]
+    timings = [TextFamily("histogram", f"bench_h{n}", "Text.") for n in range(SERVICE_HISTOGRAMS)]
+    gauges = [TextFamily("gauge", f"bench_g{n}", "Text.") for n in range(REPLICA_GAUGES)]
     for number in range(SERVICES):
-        labels = label("service", f"shop/service-{number}")
+        labels = NO_LABELS.add("service", f"shop/service-{number}")
         for value, family in enumerate(counters):
             family.add(labels, value)
         for family in timings:
             family.add_histogram(labels, latencies)
         for replica in range(REPLICAS):
-            both = f"{labels},{label('replica', f'service-{number}-{replica}')}"
+            both = labels.add("replica", f"service-{number}-{replica}")
             for value, family in enumerate(gauges):
                 family.add(both, value)
     return b"".join(family.encode() for family in (*counters, *timings, *gauges))
@@ -219,6 +221,7 @@ def library_exposition(latencies: Distribution) -> Callable[[], bytes]:
         Metric,
     )
     from prometheus_client.registry import Collector
+    from prometheus_client.utils import floatToGoString
 
     class AllMetrics(Collector):
         """Makes the families at each scrape, as a collector of changing services must."""
@@ -230,10 +233,12 @@ def library_exposition(latencies: Distribution) -> Callable[[], bytes]:
                 for name in names:
                     counter.add_metric([name], n)
                 yield counter
+            exposed = exposed_buckets(latencies)
+            buckets = [(floatToGoString(edge), float(count)) for edge, count in exposed]
             for n in range(SERVICE_HISTOGRAMS):
                 timing = HistogramMetricFamily(f"bench_h{n}", "Text.", labels=["service"])
                 for name in names:
-                    timing.add_metric([name], exposed_buckets(latencies), latencies.sum)
+                    timing.add_metric([name], buckets, latencies.sum)
                 yield timing
             for n in range(REPLICA_GAUGES):
                 gauge = GaugeMetricFamily(f"bench_g{n}", "Text.", labels=["service", "replica"])

@@ -16,6 +16,13 @@ from meshd.model.release import Release
 from meshd.model.scaling import CallerSeen, TrafficSpan
 
 
+class Exposition(Value, frozen=True):
+    """All metrics in one of the formats that Prometheus reads."""
+
+    content_type: str
+    body: bytes
+
+
 class ReplicaStatus(Value, frozen=True):
     """One replica in the status.
 

@@ -26,7 +26,6 @@ from meshd.api.responses import (
     page_response,
     stream,
 )
-from meshd.api.routes import METRICS
 from meshd.model.event import Event
 from meshd.model.output import OutputQuery
 from meshd.spec.model import Project
@@ -65,11 +64,11 @@ class Handlers:
     def __init__(self, control: Control) -> None:
         self._control = control
 
-    async def metrics(self, _: web.Request) -> web.Response:
-        return web.Response(
-            body=await self._control.metrics(),
-            headers={"Content-Type": METRICS},
-        )
+    async def metrics(self, request: web.Request) -> web.Response:
+        accept = ",".join(request.headers.getall("Accept", []))
+        found = await self._control.metrics(accept)
+        headers = {"Content-Type": found.content_type, "Vary": "Accept"}
+        return web.Response(body=found.body, headers=headers)
 
     async def healthz(self, _: web.Request) -> web.Response:
         state = self._control.status().runtime_state

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from meshd.api.dto import (
     DeployResult,
+    Exposition,
     JobList,
     NodeDrain,
     NodeStatus,
@@ -111,8 +112,8 @@ class Control(Protocol):
     def subscribe(self) -> AsyncIterator[Event]:
         """Yield new events."""
 
-    async def metrics(self) -> bytes:
-        """Return all metrics in the Prometheus text format."""
+    async def metrics(self, accept: str) -> Exposition:
+        """Return all metrics in the format that an Accept field prefers; text by default."""
 
     def job_control(self) -> "JobControl":
         """Return the operations on one-off jobs. Raises Rejected if this daemon has none."""

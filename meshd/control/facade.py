@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from meshd.api.dto import (
     DeployResult,
+    Exposition,
     PlanPreview,
     Recording,
     RestartOrder,
@@ -112,9 +113,9 @@ class ControlFacade:
         """See `Control.status`."""
         return self._status.status()
 
-    async def metrics(self) -> bytes:
+    async def metrics(self, accept: str) -> Exposition:
         """See `Control.metrics`."""
-        return await self._metrics.exposition()
+        return await self._metrics.exposition(accept)
 
     def events(self, since: int, limit: int) -> Sequence[Event]:
         """See `Control.events`."""

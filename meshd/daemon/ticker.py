@@ -76,7 +76,9 @@ class Ticker:
     def _tick(self, now: float) -> None:
         view = self._reconciler.view()
         services = view.desired.services
-        self._ingest.set_services([service.key for service in services])
+        scales = {service.key: service.spec.mesh.scale for service in services}
+        objectives = {key: s.objective for key, s in scales.items() if s and s.objective}
+        self._ingest.set_services([service.key for service in services], objectives)
         replicas = by_service(view.observed.replicas)
         self._scaling.step(services, replicas, now)
         self._stores.tick(now)

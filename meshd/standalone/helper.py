@@ -18,7 +18,6 @@ from typing import Final
 import msgspec
 import structlog
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from meshd.api.dto import ServiceStatus, Status
 from meshd.certificates.files import describe_files
@@ -315,9 +314,10 @@ class Helper:
             await runner.cleanup()
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
-        del request
-        headers = {"Content-Type": CONTENT_TYPE_LATEST}
-        return web.Response(body=await self._metrics.exposition(), headers=headers)
+        accept = ",".join(request.headers.getall("Accept", []))
+        found = await self._metrics.exposition(accept)
+        headers = {"Content-Type": found.content_type, "Vary": "Accept"}
+        return web.Response(body=found.body, headers=headers)
 
     def _certificate_status(self) -> Sequence[CertificateStatus]:
         listeners = build_listeners(self._settings, self._settings.listen)

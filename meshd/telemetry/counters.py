@@ -23,6 +23,7 @@ class EventCounters:
     - `events`: by kind.
     - `starts`, `cold_starts`: seconds until a replica was ready, by service; `cold_starts` from
       the request that woke the service.
+    - `overflows`: counts under an overflow label, by metric.
     """
 
     def __init__(self) -> None:
@@ -32,6 +33,7 @@ class EventCounters:
         self.events: Counter[str] = Counter()
         self.starts: dict[str, Distribution] = {}
         self.cold_starts: dict[str, Distribution] = {}
+        self.overflows: Counter[str] = Counter({"meshd_scale_decisions_total": 0})
         self._causes: set[str] = set()
 
     def count_scale(self, service: str, direction: str, cause: str) -> None:
@@ -39,6 +41,8 @@ class EventCounters:
         if len(self._causes) < MOST_CAUSES:
             self._causes.add(cause)
         label = cause if cause in self._causes else "other"
+        if label != cause:
+            self.overflows["meshd_scale_decisions_total"] += 1
         self.scale_decisions[service, direction, label] += 1
 
     def observe_start(self, service: str, seconds: float) -> None:

@@ -34,6 +34,8 @@ def _fold(name: str, group: list[ServiceReport]) -> ServiceReport:
         values = [getattr(service, each) for service in group]
         if each == "endpoints":
             fields[each] = _fold_endpoints(endpoint for part in values for endpoint in part)
+        elif each == "exemplars":
+            fields[each] = tuple(exemplar for part in values for exemplar in part)
         elif isinstance(values[0], Histogram):
             fields[each] = _add_histograms(values)
         elif isinstance(values[0], dict):

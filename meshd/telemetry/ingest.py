@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from math import floor
 from typing import Final
 
-import msgspec
-
+from meshd.spec.model.scale import Objective
 from meshd.telemetry.merge import MergedService
+from meshd.telemetry.totals import ServiceTotals
 from proxy.wire.report import Report, ServiceReport
 
 HISTORY: Final = 120
@@ -30,11 +30,7 @@ SILENT: Final = 5.0
 supervisor has said which workers are live."""
 EARLY: Final = 0.05
 """Seconds by which a report may end before the full second and still complete it: timers jitter."""
-METHODS: Final = frozenset(
-    ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "TCP")
-)
-"""Methods with their own count (RFC 9110 and RFC 5789), and TCP for connections. All others count
-as OTHER, so that clients cannot add keys."""
+NO_OBJECTIVES: Final[Mapping[str, Objective]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +132,14 @@ class Ingest:
     - `handshakes`: TLS handshakes by outcome.
     - `log_dropped`, `spans_dropped`, `spans_exported`: access log lines and trace spans.
     - `descriptor_shortages`, `accept_pauses`: what workers could not do for lack of descriptors.
+    - `totals`: counts since each service was first seen.
     """
 
     def __init__(self) -> None:
         self._seconds: dict[int, _Second] = {}
         self._workers: dict[int, _Worker] = {}
         self._live: frozenset[int] | None = None
-        self._totals: dict[str, MergedService] = {}
+        self.totals = ServiceTotals()
         self.duplicates = 0
         self.missing = 0
         self.refused: dict[str, int] = {}
@@ -178,7 +175,7 @@ class Ingest:
         middle = self._second(floor((report.start + report.end) / 2))
         for service in report.services:
             middle.service(service.name).add_report(service)
-            self._add_total(service)
+            self.totals.add(service)
 
     def set_workers(self, live: Collection[int]) -> None:
         """Set the live workers; the gauges of others no longer count."""
@@ -186,19 +183,18 @@ class Ingest:
         for worker in [w for w in self._workers if w not in self._live]:
             del self._workers[worker]
 
-    def set_services(self, services: Collection[str]) -> None:
+    def set_services(
+        self, services: Collection[str], objectives: Mapping[str, Objective] = NO_OBJECTIVES
+    ) -> None:
         """Set the services that exist. Others are forgotten; these are known, so that a service
-        without requests is idle rather than unknown."""
-        for name in [name for name in self._totals if name not in services]:
-            del self._totals[name]
+        without requests is idle rather than unknown. `objectives`: of those that have one."""
+        for name in self.totals.set_services(services, objectives):
             for second in self._seconds.values():
                 second.services.pop(name, None)
-        for name in services:
-            self._totals.setdefault(name, MergedService())
 
     def services(self) -> list[str]:
         """Return the known services, sorted."""
-        return sorted(self._totals)
+        return self.totals.names()
 
     def second(self, now: float) -> Mapping[str, MergedService]:
         """Return the last complete second of every known service; `start` says which second it is.
@@ -207,7 +203,7 @@ class Ingest:
         found = self._seconds.get(last)
         if found is None or not found.covered:
             return {}
-        return {name: self._merge(name, range(last, last + 1), now) for name in self._totals}
+        return {name: self._merge(name, range(last, last + 1), now) for name in self.totals.names()}
 
     def window(self, service: str, seconds: int, now: float) -> Window:
         """Return the last complete `seconds` of a service, at most `HISTORY`."""
@@ -222,7 +218,7 @@ class Ingest:
 
     def total(self, service: str) -> MergedService:
         """Return the counts of a service since it was first seen, without endpoints."""
-        return self._totals.get(service) or MergedService()
+        return self.totals.service(service)
 
     def endpoints(self, service: str, now: float) -> dict[str, EndpointNow]:
         """Return each endpoint of a service according to the last reports of the live workers."""
@@ -267,15 +263,6 @@ class Ingest:
                 merged = sums.endpoint(endpoint.id)
                 merged.revision = endpoint.revision
                 merged.busy_seconds += share * endpoint.busy_seconds
-
-    def _add_total(self, report: ServiceReport) -> None:
-        codes: dict[str, int] = {}
-        for key, count in report.codes.items():
-            method, _, code = key.partition(" ")
-            name = f"{method if method in METHODS else 'OTHER'} {code}"
-            codes[name] = codes.get(name, 0) + count
-        whole = msgspec.structs.replace(report, codes=codes, endpoints=())
-        self._totals.setdefault(report.name, MergedService()).add_report(whole)
 
     def _prune(self, end: float) -> None:
         """Forget seconds older than the history, and future ones after the clock was set back."""

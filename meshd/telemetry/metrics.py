@@ -1,8 +1,9 @@
-"""`/metrics`: all figures of the mesh in the Prometheus text format.
+"""`/metrics`: all figures of the mesh in the formats that Prometheus reads.
 
 `meshd.api` serves it; the daemon makes one `Metrics`, and so does `meshd proxy`. The number of time
 series is bounded: services come from the spec, methods from the standard; reasons, causes and
-stages from the code that names them. Replicas and endpoints come and go, so they are not labels.
+stages from the code that names them; `totals` caps the rest. Replicas and endpoints come and go, so
+they are not labels.
 `docs/metrics.md` lists every family.
 """
 
@@ -10,13 +11,14 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from meshd.api.dto import ServiceStatus, Status
+from meshd.api.dto import Exposition, ServiceStatus, Status
 from meshd.model.certificate import CertificateStatus
 from meshd.telemetry.counters import EventCounters
+from meshd.telemetry.exposition.formats import choose_format
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.service_metrics import ServiceMetrics
 
@@ -48,13 +50,15 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.registry.register(_DaemonCollector(counters, ingest, about, clock, certificates))
 
-    async def exposition(self) -> bytes:
-        """Return the Prometheus text format 0.0.4.
+    async def exposition(self, accept: str = "") -> Exposition:
+        """Return all metrics in the format that an Accept field prefers; without one, in the text
+        format 0.0.4.
 
         With many services this takes long, so it yields to the event loop in between. The samples
         of one service are of one moment.
         """
-        found, present = ServiceMetrics(), set()
+        output = choose_format(accept)
+        found, present = ServiceMetrics(output), set()
         counters = self._counters
         for number, status in enumerate(self._services()):
             if number % BATCH == 0:
@@ -66,14 +70,17 @@ class Metrics:
         for number, key in enumerate(self._ingest.services()):
             if number % BATCH == 0:
                 await asyncio.sleep(0)
-            now = self._ingest.window(key, 0, self._clock())
-            found.add_traffic(key, self._ingest.total(key), now)
+            now, totals = self._ingest.window(key, 0, self._clock()), self._ingest.totals
+            found.add_traffic(key, totals.service(key), now, totals.exemplars(key))
+            found.add_counts("calls_total", key, "caller", totals.exposed_calls(key))
+            found.add_counts("uncovered_calls_total", key, "caller", totals.exposed_uncovered(key))
+            found.add_objective(key, totals.objective(key))
         self._add_counters(found, present)
-        parts = [generate_latest(self.registry)]
+        parts = [output.encode_registry(self.registry)]
         for family in found.families:
             await asyncio.sleep(0)
             parts.append(family.encode())
-        return b"".join(parts)
+        return Exposition(output.content_type, b"".join((*parts, output.end)))
 
     def _add_counters(self, found: ServiceMetrics, present: set[str]) -> None:
         """Add the counters of services that still exist."""
@@ -112,6 +119,15 @@ class _DaemonCollector(Collector):
         for kind, count in sorted(self._counters.events.items()):
             events.add_metric([kind], count)
         yield events
+        overflows = CounterMetricFamily(
+            "meshd_label_overflows",
+            "Counts under an overflow label, because a metric has too many label values",
+            labels=["metric"],
+        )
+        counts = {**self._counters.overflows, **self._ingest.totals.overflows()}
+        for metric, count in sorted(counts.items()):
+            overflows.add_metric([metric], count)
+        yield overflows
         yield from self._worker_families(self._clock())
         yield from _certificate_families(self._certificates())
 

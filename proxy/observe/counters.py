@@ -10,7 +10,7 @@ from typing import Final
 
 from proxy.http2 import grpc
 from proxy.observe.histogram import HistogramRecorder
-from proxy.wire.report import EndpointReport, ServiceReport
+from proxy.wire.report import EndpointReport, Exemplar, ServiceReport
 
 METHODS: Final = frozenset(
     (
@@ -114,6 +114,7 @@ class ServiceCounters:
         "_call_integral",
         "_calling",
         "_codes",
+        "_exemplars",
         "_grpc_methods",
         "_ok_gets",
         "_stream_integral",
@@ -148,6 +149,7 @@ class ServiceCounters:
         self.uncovered: dict[str, int] = {}
         self.failures: dict[str, int] = {}
         self.grpc: dict[str, int] = {}
+        self._exemplars: dict[int, Exemplar] = {}
         self._grpc_methods: set[str] = set()
         self.calls: dict[str, int] = {}
         self._calling: dict[str, int] = {}
@@ -206,6 +208,11 @@ class ServiceCounters:
                 self._grpc_methods.add(name)
         key = f"{name} {grpc.CODES[code]}"
         self.grpc[key] = self.grpc.get(key, 0) + 1
+
+    def add_exemplar(self, trace_id: str, seconds: float, at: float) -> None:
+        """Keep a request with a recorded trace: the last one of each power of two."""
+        size = int(seconds * 10_000.0).bit_length()
+        self._exemplars[size] = Exemplar(trace_id, seconds, at)
 
     def count_uncovered(self, caller: str) -> None:
         """Count a call from a service that `allow` does not name."""
@@ -302,7 +309,9 @@ class ServiceCounters:
             streams=self.streams,
             stream_seconds=max(0.0, self._stream_integral + self.streams * now),
             background_seconds=max(0.0, self._background_integral + self._background * now),
+            exemplars=tuple(self._exemplars.values()),
         )
+        self._exemplars.clear()
         self._stream_integral = -self.streams * now
         self._background_integral = -self._background * now
         self._codes, self.failures, self.calls, self.uncovered = {}, {}, {}, {}

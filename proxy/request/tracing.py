@@ -69,6 +69,10 @@ def record_span(exchange: "Exchange", now: float) -> None:
     if span is NOT_RECORDED:
         return
     end = time.time()
+    if exchange.counted and not exchange.background and not _is_stream(exchange):
+        exchange.service.counters.add_exemplar(
+            span.trace_id.decode("latin-1"), now - exchange.started, end
+        )
     route = exchange.route.route.path if exchange.route is not None else ""
     failed = exchange.failure is not None or exchange.status >= 500
     reason = exchange.failure.reason if exchange.failure is not None else str(exchange.status)
@@ -84,6 +88,11 @@ def record_span(exchange: "Exchange", now: float) -> None:
             failure=reason if failed else "",
         )
     )
+
+
+def _is_stream(exchange: "Exchange") -> bool:
+    """Whether the exchange has no latency, because its client or its server chose when it ended."""
+    return exchange.status == 101 or exchange.streaming
 
 
 def _attributes(exchange: "Exchange", now: float) -> dict[str, Value]:

@@ -72,6 +72,14 @@ class Histogram(Frozen, frozen=True):
     sum: float = 0.0
 
 
+class Exemplar(Frozen, frozen=True):
+    """A request with a recorded trace: its duration in seconds, and when it ended (Unix time)."""
+
+    trace_id: str
+    seconds: float
+    at: float
+
+
 class EndpointReport(Frozen, frozen=True):
     """One endpoint's counts over one interval.
 
@@ -123,6 +131,7 @@ class ServiceReport(Frozen, frozen=True):
     - `background_seconds`: requests of background routes in flight, integrated over the interval;
       of these requests only `codes`, `failures`, `bytes_in`, `bytes_out` and the endpoints' counts
       know
+    - `exemplars`: the last request with a recorded trace, of each power of two of its duration
     """
 
     name: str
@@ -153,6 +162,7 @@ class ServiceReport(Frozen, frozen=True):
     stream_seconds: float = 0.0
     background_seconds: float = 0.0
     grpc: dict[str, int] = msgspec.field(default_factory=dict)
+    exemplars: tuple[Exemplar, ...] = ()
 
 
 class Report(Frozen, frozen=True, tag=True):

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from ruamel.yaml import YAML
 
+from meshd.api.dto import Exposition
 from meshd.api.server import serve
 from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
@@ -49,7 +50,7 @@ class MovingControl(FakeControl):
         self.counters = EventCounters()
         self.mesh = traffic.metrics(self.ingest, time.time(), live=True, counters=self.counters)
 
-    async def metrics(self) -> bytes:
+    async def metrics(self, accept: str) -> Exposition:
         self.scrapes += 1
         now = time.time()
         for worker in (1, 2):
@@ -58,7 +59,7 @@ class MovingControl(FakeControl):
             self.counters.observe_event(event)
         self.counters.count_scale("shop/orders", "up", "load")
         self.counters.observe_start("shop/orders", 0.7)
-        return await self.mesh.exposition()
+        return await self.mesh.exposition(accept)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

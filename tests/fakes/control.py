@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from meshd.api.dto import (
     DeployResult,
+    Exposition,
     PlanPreview,
     ProjectStatus,
     Recording,
@@ -197,8 +198,8 @@ class FakeControl:
         finally:
             self.listeners.remove(queue)
 
-    async def metrics(self) -> bytes:
-        return self.exposition
+    async def metrics(self, accept: str) -> Exposition:
+        return Exposition("text/plain; version=0.0.4; charset=utf-8", self.exposition)
 
     def rollout_control(self) -> "FakeControl":
         return self

@@ -5,13 +5,15 @@ import time
 from meshd.api.dto import ReplicaStatus, ServiceStatus, Status
 from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
+from meshd.spec.model.scale import Objective
 from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 from proxy.wire import buckets
-from proxy.wire.report import EndpointReport, Histogram, Report, ServiceReport
+from proxy.wire.report import EndpointReport, Exemplar, Histogram, Report, ServiceReport
 from proxy.wire.snapshot import Generation
 
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 SERVICES = ("shop/orders", "shop/payments")
 
 
@@ -93,6 +95,7 @@ def report(worker: int, sequence: int, end: float) -> Report:
             calls={"shop/orders": 2},
             uncovered={"shop/snoop": 1},
             grpc={"/shop.Orders/Get UNAVAILABLE": 1},
+            exemplars=(Exemplar(TRACE, 0.03, end - 0.25),),
         )
         for name in SERVICES
     )
@@ -122,6 +125,7 @@ def metrics(
 ) -> Metrics:
     """Return metrics with a sample in every family, from two seconds of two workers; with `live`
     gauges are read by the real clock."""
+    ingest.set_services(SERVICES, {SERVICES[0]: Objective(latency=0.1, share=95.0)})
     for worker in (1, 2):
         for sequence in (1, 2):
             ingest.add(report(worker, sequence, now - 2 + sequence))

@@ -163,9 +163,23 @@ async def test_spans_have_the_right_parents(tmp_path: Path) -> None:
         assert "/end" in collector.spans()
 
 
-async def metrics(path: str) -> str:
+async def test_exemplars_have_the_ids_of_recorded_traces(tmp_path: Path) -> None:
+    async with scene(tmp_path, "sample: 100%") as (_, _, address, admin):
+        await ask(address, "/recorded", f"traceparent: 00-{TRACE}-{PARENT}-01")
+        await ask(address, "/unrecorded", f"traceparent: 00-{'1' * 32}-{PARENT}-00")
+        accept = "application/openmetrics-text;version=1.0.0"
+
+        async def exemplars() -> list[str]:
+            return re.findall(r'# {trace_id="(\w+)"} \S+ \S+\n', await metrics(admin, accept))
+
+        await wait_until(exemplars, 10, "an exemplar", interval=0.1)
+        assert await exemplars() == [TRACE]
+        assert "trace_id" not in await metrics(admin)
+
+
+async def metrics(path: str, accept: str = "*/*") -> str:
     async with (
-        ClientSession(connector=UnixConnector(path)) as session,
+        ClientSession(connector=UnixConnector(path), headers={"Accept": accept}) as session,
         session.get("http://admin/metrics") as answer,
     ):
         return await answer.text()

@@ -1,7 +1,7 @@
 """Reports on the further ports of a service are folded into the service."""
 
 from meshd.telemetry.fold import fold_ports
-from proxy.wire.report import EndpointReport, Histogram, Report, ServiceReport
+from proxy.wire.report import EndpointReport, Exemplar, Histogram, Report, ServiceReport
 from proxy.wire.snapshot import Generation
 
 
@@ -19,6 +19,7 @@ def test_ports_of_a_service_are_added_up() -> None:
         parked=1,
         total=Histogram({3: 2}, 0.5),
         calls={"shop/a": 1},
+        exemplars=(Exemplar("a", 0.1, 1.0),),
         endpoints=(
             EndpointReport("w1", "r", in_flight=1, started=2, latency=Histogram({3: 2}, 0.5)),
         ),
@@ -30,6 +31,7 @@ def test_ports_of_a_service_are_added_up() -> None:
         parked=2,
         total=Histogram({3: 1, 4: 2}, 0.25),
         calls={"shop/a": 2, "shop/b": 1},
+        exemplars=(Exemplar("b", 0.2, 1.0),),
         endpoints=(
             EndpointReport("w1", "r", in_flight=2, started=3, ejected=True, limit=4),
             EndpointReport("w2", "r", in_flight=1),
@@ -41,6 +43,7 @@ def test_ports_of_a_service_are_added_up() -> None:
 
     assert db == other
     assert (web.name, web.arrivals, web.parked) == ("shop/web", 5, 3)
+    assert [each.trace_id for each in web.exemplars] == ["a", "b"]
     assert web.codes == {"GET 2xx": 3, "GET 5xx": 2}
     assert web.total == Histogram({3: 3, 4: 2}, 0.75)
     assert web.calls == {"shop/a": 3, "shop/b": 1}

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from math import inf
 
 import msgspec
 import pytest
@@ -11,7 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from meshd.api.dto import ServiceStatus
 from meshd.model.event import Event
 from meshd.telemetry.counters import MOST_CAUSES, EventCounters
-from meshd.telemetry.exposition import EDGES, Family, exposed_buckets, label
+from meshd.telemetry.exposition.histograms import EDGES, exposed_buckets
+from meshd.telemetry.exposition.labels import NO_LABELS
+from meshd.telemetry.exposition.text import TextFamily
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import Distribution
 from meshd.telemetry.metrics import Metrics
@@ -23,7 +26,7 @@ NOW = 1_000_002.0
 
 
 def exposed(metrics: Metrics) -> str:
-    return asyncio.run(metrics.exposition()).decode()
+    return asyncio.run(metrics.exposition()).body.decode()
 
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -119,11 +122,11 @@ def test_exposed_buckets_are_cumulative_and_never_too_optimistic() -> None:
         merged.add(traffic.histogram(value))
     exposed = dict(exposed_buckets(merged))
     assert list(exposed.values()) == sorted(exposed.values())
-    assert exposed["0.001"] == 1
-    assert exposed["0.25"] <= 3
-    assert exposed["0.5"] == 4
-    assert exposed["60.0"] == 4
-    assert exposed["+Inf"] == 5
+    assert exposed[0.001] == 1
+    assert exposed[0.25] <= 3
+    assert exposed[0.5] == 4
+    assert exposed[60.0] == 4
+    assert exposed[inf] == 5
     assert len(exposed) == len(EDGES) + 1
 
 
@@ -187,9 +190,9 @@ def test_the_documentation_lists_every_family_and_its_labels(metrics: Metrics) -
 
 
 def test_labels_are_quoted() -> None:
-    family = Family("gauge", "g", "text")
+    family = TextFamily("gauge", "g", "text")
     value = 'a "quoted" \\ path\nand a line'
-    family.add(f"{label('x', value)},{label('y', 'ü')}", 2.5)
+    family.add(NO_LABELS.add("x", value).add("y", "ü"), 2.5)
     (read,) = text_string_to_metric_families(family.encode().decode())
     (sample,) = read.samples
     assert (sample.labels, sample.value) == ({"x": value, "y": "ü"}, 2.5)
@@ -213,7 +216,7 @@ def test_a_scrape_of_many_services_yields_to_the_event_loop() -> None:
             before = read[0]
             await asyncio.sleep(0)
             most[0] = max(most[0], read[0] - before)
-        return (await scrape).decode()
+        return (await scrape).body.decode()
 
     text = asyncio.run(main())
     assert most[0] <= 20

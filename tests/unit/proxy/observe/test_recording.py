@@ -274,3 +274,13 @@ def test_query_strings_can_be_left_out_of_the_log(
     else:
         assert f'"GET {logged} HTTP/1.1"' in line
         assert f'"{url}{logged}"' in line
+
+
+def test_the_last_recorded_trace_of_each_duration_is_reported_once() -> None:
+    counters = ServiceCounters()
+    counters.add_exemplar("a", 0.010, 1.0)
+    counters.add_exemplar("b", 0.011, 2.0)
+    counters.add_exemplar("c", 0.5, 3.0)
+    found = counters.drain("shop/web", 10.0).exemplars
+    assert [(each.trace_id, each.seconds) for each in found] == [("b", 0.011), ("c", 0.5)]
+    assert counters.drain("shop/web", 11.0).exemplars == ()
