@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.docs-installed
 ARGS ?=
 # Three test processes: one runs the tests that need the engine, because they look at everything on
 # it. More processes than CPUs are fine, because most tests wait longer than they compute.
@@ -13,7 +14,7 @@ STREAMS ?= -n 3 --no-loadscope-reorder
 # pyproject.toml asks for. It costs about a third more time.
 COVERAGE ?=
 
-.PHONY: help demo test coverage check unit engine podman test-tools demo-image bench soak chaos fuzz acceptance compile lock clean
+.PHONY: help demo test coverage check unit engine podman test-tools demo-image bench soak chaos fuzz acceptance compile docs lock clean
 
 help:
 	@echo "make demo    run the food-delivery application through a lunch rush, then print a report"
@@ -29,6 +30,7 @@ help:
 	@echo "make acceptance  run every check at full length: tests, soak, chaos, fuzz, benchmarks (hours; as root)"
 	@echo "make compile compile the hot modules of the request path to C (mypyc), into build/compiled"
 	@echo "make bench   compare the proxy with nginx, HAProxy and others"
+	@echo "make docs    build the documentation as a site, into build/site"
 
 $(STAMP): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys' 2>/dev/null || { echo "meshd needs Python 3.11 or newer, and none was found; set PYTHON=/path/to/python3" >&2; exit 2; }
@@ -102,10 +104,19 @@ compile: $(STAMP)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/compiled build/wheel/*.whl
 	@echo "run it with: PYTHONPATH=build/compiled $(BIN)/python -P -m meshd.cli.main"
 
+# The builder is not part of the tests' environment until this target is made.
+$(DOCS_STAMP): $(STAMP) requirements-docs.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.lock
+	@touch $@
+
+docs: $(DOCS_STAMP)
+	@$(BIN)/python -m docs.site.build $(ARGS)
+
 lock: $(STAMP)
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --extra demo --extra otlp --group dev -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -c requirements-dev.lock --group docs -o requirements-docs.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -c requirements-dev.lock demo_services/requirements.in -o demo_services/requirements.lock
 
 clean:

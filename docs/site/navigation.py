@@ -1,0 +1,73 @@
+"""The order of the site's pages. Pure.
+
+`docs.site.stage` writes the contents from it. A page without a place here is appended to the how-to
+guides, so that a new page is found from the day that it is written.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the navigation.
+
+    - `title`: its heading
+    - `pages`: paths of pages under `docs/` without `.md`, in order, with a line about each
+    """
+
+    title: str
+    pages: dict[str, str]
+
+
+HOW_TO: Final = "How-to guides"
+SECTIONS: Final = (
+    Section(
+        "Start",
+        {
+            "getting-started": "Install meshd and run your own Compose file in five minutes.",
+        },
+    ),
+    Section(
+        HOW_TO,
+        {
+            "rollouts": "How a new revision is rolled out, analyzed and undone.",
+            "many-machines": "Several machines with Docker Swarm.",
+            "volumes": "Backups and restores of volumes, PostgreSQL.",
+            "state": "The state directory, backups, several meshes on one engine.",
+        },
+    ),
+    Section(
+        "Reference",
+        {
+            "compose": "Every key of the Compose file.",
+            "proxy": "The proxy: policies, defaults, errors.",
+            "autoscaler": "How the number of replicas is decided; the simulator.",
+            "metrics": "Every metric, with its labels.",
+            "api": "The HTTP API and its access rules.",
+            "performance": "The cost of a request, compared with nginx and others.",
+        },
+    ),
+    Section(
+        "Development",
+        {
+            "ARCHITECTURE": "The structure of the code, its invariants and decisions.",
+            "state-machines": "The states of requests, replicas, rollouts and jobs.",
+            "CONTRIBUTING": "How to work on the code.",
+            "glossary": "Every public type.",
+            "changelog": "What changed.",
+        },
+    ),
+)
+
+
+def arrange(pages: Collection[str]) -> tuple[Section, ...]:
+    """Return the sections with the given pages only, and each of them exactly once."""
+    named = {page for section in SECTIONS for page in section.pages}
+    more = dict.fromkeys(sorted(set(pages) - named), "")
+    found = []
+    for section in SECTIONS:
+        kept = {page: text for page, text in section.pages.items() if page in pages}
+        found.append(Section(section.title, kept | (more if section.title == HOW_TO else {})))
+    return tuple(section for section in found if section.pages)
