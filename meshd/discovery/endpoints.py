@@ -16,17 +16,20 @@ from proxy.wire.snapshot import Endpoint, EndpointState
 _LEAVING: Final = (Phase.DRAINING, Phase.STOPPING)
 
 
-def endpoints_by_service(replicas: Iterable[Replica]) -> dict[str, tuple[Endpoint, ...]]:
-    """Return the endpoints by service key, ordered by id; services without any are left out."""
+def endpoints_by_service(
+    replicas: Iterable[Replica], *, on_nodes: bool = False
+) -> dict[str, tuple[Endpoint, ...]]:
+    """Return the endpoints by service key, ordered by id; services without any are left out.
+    `on_nodes`: replicas run on several nodes, each of which may be lost."""
     found: dict[str, list[Endpoint]] = {}
     for replica in replicas:
-        endpoint = _endpoint(replica)
+        endpoint = _endpoint(replica, replica.node if on_nodes else "")
         if endpoint is not None:
             found.setdefault(replica.key, []).append(endpoint)
     return {key: tuple(sorted(group, key=lambda e: e.id)) for key, group in found.items()}
 
 
-def _endpoint(replica: Replica) -> Endpoint | None:
+def _endpoint(replica: Replica, node: str) -> Endpoint | None:
     leaving = replica.phase in _LEAVING
     if not replica.host or not (replica.phase is Phase.READY or (leaving and replica.ready_since)):
         return None
@@ -38,6 +41,7 @@ def _endpoint(replica: Replica) -> Endpoint | None:
         state=_state(replica, leaving=leaving),
         ready_since=replica.ready_since,
         alternatives=replica.alternatives,
+        node=node,
     )
 
 

@@ -58,6 +58,7 @@ class StartReplica(Operation, frozen=True, kw_only=True):
     - `clone_of`: name of the adopted replica to copy; None: start it from its spec.
     - `attempt`: quick failures in a row before this start.
     - `warm`: pause it once it answers its probe, for the warm pool.
+    - `avoid`: nodes on which it is not placed.
     """
 
     name: str
@@ -68,6 +69,7 @@ class StartReplica(Operation, frozen=True, kw_only=True):
     attempt: int = 0
     warm: bool = False
     urgency: Urgency = Urgency.SCALE
+    avoid: tuple[str, ...] = ()
 
     @property
     def key(self) -> ServiceKey:

@@ -138,6 +138,7 @@ class ReplicaSpec:
     - `environment`: variables in addition to the service's own (`PORT`, `MESH_URL_*`).
     - `hosts`: additional host names and their addresses.
     - `node`: where to place it; None: the runtime chooses.
+    - `avoid`: nodes on which it is not placed.
     - `clone_of`: name of the adopted replica whose container is copied, with its environment;
       None: it is built from `service`.
     - `directory`: the directory of the project's file; local processes run there.
@@ -158,6 +159,7 @@ class ReplicaSpec:
     job: bool = False
     instance: str = ""
     attempt: int = 0
+    avoid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,11 @@ class Gateways:
         return self._runtime.capabilities.tokens
 
     @property
+    def has_nodes(self) -> bool:
+        """Whether replicas run on several nodes."""
+        return not self._runtime.is_local
+
+    @property
     def token_address(self) -> str:
         """The address of the listener for calls with a token; empty while it is not known, or if
         tokens are not used."""

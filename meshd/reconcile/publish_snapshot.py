@@ -225,7 +225,7 @@ class SnapshotUpdater:
         snapshot = compile_snapshot(
             self._publisher.generation,
             self._desired.effective_projects(),
-            endpoints_by_service(replicas),
+            endpoints_by_service(replicas, on_nodes=self._gateways.has_nodes),
             listeners=self._gateways.listeners(),
             credentials=credentials,
             callers={} if self._gateways.uses_tokens else callers,

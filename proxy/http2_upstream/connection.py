@@ -24,7 +24,7 @@ from proxy.http2.codec import (
     TrailersReceived,
 )
 from proxy.http2_upstream.stream import UpstreamStream
-from proxy.request import connection_pool
+from proxy.request import connection_pool, reachability
 from proxy.request.upstream import Upstream
 from proxy.transport.upstream_tls import TlsFailed, describe_refusal
 
@@ -139,6 +139,7 @@ class Http2UpstreamConnection:
         self._opened()
         waiting, self._waiting = self._waiting, []
         self._end()
+        reachability.connection_ended(self.pool.plane, self.pool.endpoint, error)
         for stream in waiting:
             stream.connect_failed(error)
 
@@ -153,6 +154,8 @@ class Http2UpstreamConnection:
         streams = list(self._streams.values())
         self._streams.clear()
         self._end()
+        if exc is not None:
+            reachability.connection_ended(self.pool.plane, self.pool.endpoint, exc)
         for stream in streams:
             if refusal:
                 stream.connect_failed(TlsFailed(refusal))

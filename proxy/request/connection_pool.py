@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.state.endpoint_state import EndpointState
 from proxy.transport.proxy_header import NO_ADDRESS, build_header
+from proxy.transport.silence import notice_silence
 from proxy.transport.upstream_tls import (
     HANDSHAKE_SECONDS,
     TlsEndpoint,
@@ -116,10 +117,10 @@ def close_orphaned(endpoint: EndpointState, clients: "Container[ClientSink]") ->
 
 
 async def connect_first(
-    loop: asyncio.AbstractEventLoop, hosts: Sequence[str], port: int
+    loop: asyncio.AbstractEventLoop, hosts: Sequence[str], port: int, *, remote: bool = False
 ) -> tuple[str, socket.socket]:
     """Connect to the first of several IP addresses that accepts (RFC 8305); return it with the
-    socket.
+    socket. `remote`: it is on another machine, which may be lost.
 
     The next address is tried when the one before has failed, or after `ATTEMPT_DELAY`. Raises the
     last OSError if none accepts.
@@ -130,7 +131,7 @@ async def connect_first(
     try:
         while waiting or pending:
             if waiting:
-                pending.add(asyncio.ensure_future(_connect(loop, waiting.pop(0), port)))
+                pending.add(asyncio.ensure_future(_connect(loop, waiting.pop(0), port, remote)))
             done, pending = await asyncio.wait(
                 pending,
                 timeout=ATTEMPT_DELAY if waiting else None,
@@ -158,9 +159,11 @@ def _close_unused(task: "asyncio.Task[tuple[str, socket.socket]]") -> None:
 
 
 async def _connect(
-    loop: asyncio.AbstractEventLoop, host: str, port: int
+    loop: asyncio.AbstractEventLoop, host: str, port: int, remote: bool
 ) -> tuple[str, socket.socket]:
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    if remote:
+        notice_silence(sock)
     await _connect_socket(loop, sock, (host, port))
     return host, sock
 
@@ -193,8 +196,10 @@ async def dial(
             await _dial_prepared(loop, endpoint, client, protocol, tls)
         elif where.path:
             await loop.create_unix_connection(lambda: protocol, where.path)
-        elif where.alternatives:
-            host, sock = await connect_first(loop, endpoint.hosts(), where.port)
+        elif where.alternatives or where.node:
+            host, sock = await connect_first(
+                loop, endpoint.hosts(), where.port, remote=bool(where.node)
+            )
             endpoint.record_accepting(host)
             await loop.create_connection(lambda: protocol, sock=sock)
         else:
@@ -218,7 +223,9 @@ async def _dial_prepared(
         sock = socket.socket(socket.AF_UNIX)
         await _connect_socket(loop, sock, where.path)
     else:
-        host, sock = await connect_first(loop, endpoint.hosts(), where.port)
+        host, sock = await connect_first(
+            loop, endpoint.hosts(), where.port, remote=bool(where.node)
+        )
         endpoint.record_accepting(host)
     if endpoint.proxy_protocol:
         address = client.proxied_address() if client is not None else NO_ADDRESS

@@ -120,6 +120,7 @@ class DataPlane:
     - `create_stream_pool`: creates the connections to an endpoint that speaks HTTP/2; None if
       HTTP/2 is not available.
     - `handshakes`: counts of TLS handshakes.
+    - `silent_since`: when endpoints were found silent, by node and id; of nodes that are not lost.
     - `services`, `routing`, `head_cache`: routing state, and the cache of parsed heads.
     """
 
@@ -173,6 +174,7 @@ class DataPlane:
         self.head_cache = HeadCache()
         self._reporter = Reporter()
         self._probes: set[Probe] = set()
+        self.silent_since: dict[str, dict[str, float]] = {}
         self._limited: tuple[ServiceState, ...] = ()
         self._removed_endpoints: dict[tuple[str, int], EndpointState] = {}
         self._removed_services: dict[str, ServiceState] = {}
@@ -250,6 +252,19 @@ class DataPlane:
         if failed:
             self._end_requests(failed, for_good=False)
             self.loop.call_later(GIVEN_UP_SECONDS, self._end_all_requests, failed)
+
+    def give_up_endpoints(self, endpoints: list[EndpointState], cause: str) -> None:
+        """End what is under way at endpoints whose machine does not answer, if it can be repeated
+        elsewhere, and report them."""
+        for endpoint in endpoints:
+            connection_pool.close_idle(endpoint, float("inf"))
+            self._on_ejected(endpoint.service, endpoint.id, time.time(), cause)
+        if endpoints:
+            # Not here: the connection that reports the silence has yet to report its own end.
+            self.loop.call_soon(self._end_unreachable, endpoints)
+
+    def _end_unreachable(self, endpoints: list[EndpointState]) -> None:
+        self._end_requests([each for each in endpoints if each.unreachable], for_good=False)
 
     def _end_all_requests(self, failed: list[EndpointState]) -> None:
         self._end_requests(

@@ -1,18 +1,21 @@
 """Keeps requests from an endpoint that accepts no connection, and finds out when it accepts one.
 
 `Exchange` and `Hedge` report what they saw. Only services whose requests wait for one
-(`ServiceState.parks_on_refusal`) have this: for others, ejection is enough. While an endpoint is
-unreachable, a `Probe` opens connections to it in short steps. The first one that is accepted
-carries the first request that waits.
+(`ServiceState.parks_on_refusal`) have this, and endpoints on other nodes: for others, ejection is
+enough. While an endpoint is unreachable, a `Probe` opens connections to it in short steps. The
+first one that is accepted carries the first request that waits. Connections report errors: several
+endpoints of one node that are silent make the node lost, and all its endpoints unreachable at once.
 """
 
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from proxy.policy import lost_node
 from proxy.request import connection_pool, dispatch, failure
 from proxy.request.failure import Failure
 from proxy.request.sinks import ResponseSink
 from proxy.state.descriptors import is_shortage
+from proxy.transport.silence import SILENCE, is_silence
 
 if TYPE_CHECKING:
     from proxy.request.data_plane import DataPlane
@@ -54,6 +57,36 @@ def suspect(
     """Find out whether an endpoint that closed a connection without an answer has ended."""
     if endpoint.serving:
         _exclude(plane, service, endpoint, now, refused=False)
+
+
+def connection_ended(plane: "DataPlane", endpoint: "EndpointState", error: BaseException) -> None:
+    """Take note of an error that ended a connection, or an attempt to open one: the endpoint's
+    machine may not answer, and its whole node may be lost."""
+    node = endpoint.endpoint.node
+    if not node or endpoint.unreachable or not endpoint.serving or not is_silence(error):
+        return
+    now = plane.clock()
+    recent = lost_node.forget_old(plane.silent_since.get(node, {}), SILENCE, now)
+    silent = plane.silent_since[node] = {**recent, endpoint.id: now}
+    there = [
+        (service, state)
+        for service in plane.services.values()
+        for state in service.endpoints.values()
+        if state.endpoint.node == node
+    ]
+    ids = {state.id for _, state in there}
+    last_answer = max((state.latency_estimate.observed_at() for _, state in there), default=0.0)
+    lost = lost_node.is_lost(silent, len(ids), last_answer, SILENCE, now)
+    cause = "its machine does not answer"
+    if lost:
+        cause = f"node {node} does not answer: {len(silent)} of {len(ids)} replicas are silent"
+        plane.silent_since.pop(node)
+    given_up: list[EndpointState] = []
+    for service, state in there:
+        if (lost or state.id == endpoint.id) and state.serving and not state.unreachable:
+            _exclude(plane, service, state, now, refused=True)
+            given_up.append(state)
+    plane.give_up_endpoints(given_up, cause)
 
 
 def _exclude(
@@ -101,7 +134,7 @@ class Probe(ResponseSink):
     def _dial(self) -> None:
         endpoint, service = self._endpoint, self._service
         self._timer = None
-        if not (endpoint.unreachable and endpoint.serving and service.parks_on_refusal):
+        if not (endpoint.unreachable and endpoint.serving and service.probes_endpoints):
             endpoint.mark_unreachable(False)
             self._plane.probe_over(self)
             return

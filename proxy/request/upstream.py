@@ -17,7 +17,7 @@ from proxy.http1.framing import CHUNKED, UNTIL_CLOSE
 from proxy.http1.partial import check_partial
 from proxy.http1.request import END
 from proxy.http1.response import ResponseHead
-from proxy.request import connection_pool, fast_path, half_close
+from proxy.request import connection_pool, fast_path, half_close, reachability
 from proxy.request.sinks import IN_CHUNKS, REJECTED, ClientSink, ResponseSink
 from proxy.state.endpoint_state import EndpointState
 from proxy.transport.upstream_tls import TlsFailed, describe_refusal
@@ -145,6 +145,7 @@ class Upstream:
             return
         self.closing = True
         self._forget()
+        reachability.connection_ended(self._plane, self.endpoint, error)
         sink, self.sink = self.sink, None
         if sink is not None:
             sink.connect_failed(error)
@@ -183,8 +184,10 @@ class Upstream:
         self._learn_idle_limit()
         self.closing = True
         self._forget()
-        if exc is not None and self.sink is not None and self.endpoint.tls is None:
-            self._read_unread()
+        if exc is not None:
+            reachability.connection_ended(self._plane, self.endpoint, exc)
+            if self.sink is not None and self.endpoint.tls is None:
+                self._read_unread()
         sink, self.sink = self.sink, None
         if sink is None:
             return

@@ -59,6 +59,8 @@ class ServiceState:
     - `fast_path_ok`: whether its requests may take the fast path.
     - `may_refuse`: whether endpoints can say that they did not process a request.
     - `parks_on_refusal`: whether requests wait while no endpoint accepts a connection.
+    - `probes_endpoints`: whether an endpoint that accepts no connection gets no requests until a
+      probe of it succeeds.
 
     `row` is where this worker, one of `workers`, shares numbers with the others.
     """
@@ -88,6 +90,7 @@ class ServiceState:
         self.traces = False
         self.fast_path_ok = False
         self.parks_on_refusal = False
+        self.probes_endpoints = False
         self.may_refuse = False
         self.splitter: Splitter | None = None
         self.request_timeout = 0.0
@@ -143,6 +146,9 @@ class ServiceState:
         )
         parking = service.parking
         self.parks_on_refusal = parking.on_refusal and parking.timeout > 0.0
+        self.probes_endpoints = self.parks_on_refusal or any(
+            endpoint.node for endpoint in service.endpoints
+        )
         self.may_queue = (
             limits.queue
             and not (self.has_limits or hashed or service.balance.sticky_cookie or service.split)
@@ -217,7 +223,7 @@ class ServiceState:
         """Work out the candidates again, after an endpoint was added, removed, ejected or
         re-admitted, or may be probed now, or after it became reachable or unreachable."""
         reachable = self.ready
-        if self.parks_on_refusal:
+        if self.probes_endpoints:
             reachable = tuple(state for state in reachable if not state.unreachable)
         healthy = tuple(
             state for state in reachable if not state.health.ejected or state.health.may_probe(now)

@@ -191,6 +191,8 @@ class TcpSession(ClientSink):
         if is_shortage(failed, answered=answered):
             self._wait_for_descriptor(failed)
         else:
+            if self.endpoint is not None:
+                reachability.connection_ended(self.plane, self.endpoint, failed)
             self._attempt_failed(failure.CONNECT, os.strerror(error))
 
     def _wait_for_descriptor(self, error: OSError) -> None:

@@ -10,6 +10,7 @@ import socket
 from typing import Final
 
 from proxy.request.half_close import RESET
+from proxy.transport.silence import notice_silence
 from proxy.wire.snapshot import Endpoint
 
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
@@ -39,16 +40,19 @@ def connect(endpoint: Endpoint) -> socket.socket:
     else:
         family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
         sock = socket.socket(family)
-        failed = _start(sock, (endpoint.host, endpoint.port))
+        failed = _start(sock, (endpoint.host, endpoint.port), remote=bool(endpoint.node))
     if failed:
         sock.close()
         raise OSError(failed, os.strerror(failed))
     return sock
 
 
-def _start(sock: socket.socket, where: str | tuple[str, int]) -> int:
-    """Start to connect; return the error number, 0 for none."""
+def _start(sock: socket.socket, where: str | tuple[str, int], *, remote: bool = False) -> int:
+    """Start to connect; return the error number, 0 for none. `remote`: to another machine, which
+    may be lost."""
     prepare(sock)
+    if remote:
+        notice_silence(sock)
     failed = sock.connect_ex(where)
     return 0 if failed == errno.EINPROGRESS else failed
 

@@ -51,6 +51,7 @@ class Endpoint(Frozen, frozen=True):
     - `ready_since`: Unix time at which slow start begins; 0 means long ago
     - `alternatives`: more addresses of the same host, tried if `host` does not accept
     - `server_name`: the name that its TLS certificate must have; empty for that of the service
+    - `node`: the machine that it runs on, if others may be lost while this one is not; else empty
     """
 
     id: str
@@ -63,6 +64,7 @@ class Endpoint(Frozen, frozen=True):
     ready_since: float = 0.0
     alternatives: tuple[str, ...] = ()
     server_name: str = ""
+    node: str = ""
 
 
 class UpstreamTls(Frozen, frozen=True):

@@ -12,8 +12,14 @@ from typing import Any
 
 import pytest
 
-from meshd.model.runtime import Holder, ReplicaSpec, ReplicaState
-from meshd.runtime.base import EventKind, ImageMissing, RuntimeUnavailable, StartFailed
+from meshd.model.runtime import Availability, Holder, ReplicaSpec, ReplicaState
+from meshd.runtime.base import (
+    EventKind,
+    ImageMissing,
+    NodeNotFound,
+    RuntimeUnavailable,
+    StartFailed,
+)
 from meshd.runtime.swarm.runtime import SwarmRuntime
 from meshd.spec.compose import load
 from meshd.spec.model import Project
@@ -143,6 +149,32 @@ async def test_why_a_replica_does_not_start(runtime: SwarmRuntime, engine_image:
     assert await runtime.list() == []
 
 
+async def test_a_node_is_cordoned_and_drained(runtime: SwarmRuntime, engine_image: str) -> None:
+    reserved = {"reserved_cpus": 0.25, "reserved_memory": 2**24}
+    reserving = service(engine_image, resources=reserved)
+    await runtime.prepare(PROJECT, reserving)
+    replica = replica_spec(PROJECT, "reserving-1", reserving)
+    await runtime.start(replica)
+    (node,) = await runtime.all_nodes()
+    assert (node.name, node.role, node.state) == ("m1", "leader", "ready")
+    assert (node.reserved_cpus, node.reserved_memory) == (0.25, 2**24)
+    assert node.engine.startswith("20.")
+    await runtime.set_availability("m1", Availability.PAUSE, 1234.0)
+    (node,) = await runtime.all_nodes()
+    assert (node.availability, node.drain_until) == (Availability.PAUSE, 1234.0)
+    assert await runtime.nodes() == []
+    assert await state_of(runtime, replica.name) is ReplicaState.RUNNING
+    await runtime.set_availability("m1", Availability.ACTIVE)
+    with pytest.raises(StartFailed, match=r"no suitable node .scheduling constraints not"):
+        await runtime.start(replica_spec(PROJECT, "reserving-2", reserving, avoid=("m1",)))
+    with pytest.raises(NodeNotFound, match="no node m9 exists"):
+        await runtime.set_availability("m9", Availability.PAUSE)
+    await runtime.stop(replica.name, 10)
+    await runtime.remove(replica.name)
+    (node,) = await runtime.all_nodes()
+    assert (node.reserved_cpus, node.drain_until, node.takes_replicas) == (0.0, 0.0, True)
+
+
 async def test_an_engine_outside_of_a_swarm_is_refused(
     engine_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +298,90 @@ async def test_an_application_on_three_nodes_under_load(tmp_path: Path, engine_i
         finally:
             over.set()
             await mesh.end()
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(900)
+async def test_nodes_are_drained_filled_and_lost_under_load(
+    tmp_path: Path, engine_image: str
+) -> None:
+    """No request fails, and none waits long, although nothing but the proxy knows that a node is
+    gone."""
+    text = APPLICATION.replace("IMAGE", engine_image).replace("CODE", json.dumps(CALLER))
+    with own_swarm(["m1", "w1", "w2"], engine_image) as nodes:
+        address = f"{nodes[0].address}:8080"
+        environment = {"DOCKER_HOST": nodes[0].host}
+        mesh = TestMesh(tmp_path, "swarm", address, environment, nodes[0].inside)
+        load = Load(nodes[0].address, 8080)
+        try:
+            started = await mesh.up(text.replace("replicas: 2", "replicas: 6"))
+            assert started.code == 0, started.err
+            load.start(4)
+
+            async def spread(service: str = "web") -> Counter[str]:
+                found = (await mesh.service(service))["replicas"]
+                return Counter(each["node"] for each in found if each["phase"] == "ready")
+
+            async def is_spread(count: int) -> bool:
+                found = await spread()
+                even = len(found) == count and max(found.values()) - min(found.values()) < 2
+                return even and sum(found.values()) == 6
+
+            refused = await mesh.run("node", "drain", "w9")
+            assert (refused.code, "known: m1, w1, w2" in refused.err) == (1, True)
+            drained = await mesh.run("node", "drain", "w1", "--timeout", "2m", timeout=150)
+            print(drained.out)
+            assert drained.code == 0, drained.err
+            assert "w1" not in await spread()
+            assert nodes[1].docker("ps", "-q") == ""
+            listed = json.loads((await mesh.run("nodes", "-o", "json")).out)
+            assert [each["availability"] for each in listed] == ["active", "drain", "active"]
+            assert (await mesh.run("node", "uncordon", "w1")).code == 0
+            assert (await mesh.run("rebalance")).code == 0
+            await wait_until(lambda: is_spread(3), 120, "replicas move to w1", interval=1.0)
+            assert load.failed == []
+            load.longest = 0.0
+            nodes[2].cut()
+            before = load.served
+            await wait_until(lambda: load.served > before + 500, 60, "requests continue")
+            print(f"longest request after the cut: {load.longest:.2f} s")
+            assert load.longest < 10.0
+            await wait_until(lambda: is_spread(2), 180, "lost replicas are replaced", interval=1.0)
+            assert load.failed == []
+        finally:
+            await load.stop()
+            await mesh.end()
+
+
+class Load:
+    """Requests one after the other from several clients. `failed` has the errors, `longest` the
+    seconds of the slowest request."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.served = 0
+        self.longest = 0.0
+        self.failed: list[str] = []
+        self._where = (host, port)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._over = False
+
+    def start(self, clients: int) -> None:
+        self._tasks = [asyncio.create_task(self._send()) for _ in range(clients)]
+
+    async def stop(self) -> None:
+        self._over = True
+        await asyncio.gather(*self._tasks)
+
+    async def _send(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while not self._over:
+            began = clock()
+            try:
+                await fetch(*self._where)
+                self.served += 1
+            except OSError as error:
+                self.failed.append(str(error))
+            self.longest = max(self.longest, clock() - began)
 
 
 async def _open_worker(node: OwnNode, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,7 @@ def replica_spec(
         clone_of=start.clone_of,
         instance=instance,
         attempt=start.attempt,
+        avoid=start.avoid,
         directory=os.path.dirname(project.source) if project and project.source else "",
     )
 

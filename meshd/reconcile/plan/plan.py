@@ -9,8 +9,11 @@ of simultaneous starts.
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
+from meshd.capacity.silent_nodes import find_silent_nodes
 from meshd.model.desired import Desired
-from meshd.model.operation import DrainReplica, ForgetProject, Operation, Plan
+from meshd.model.operation import DrainReplica, ForgetProject, Operation, Plan, StartReplica
 from meshd.model.replica import RandomSource, Replica
 from meshd.model.service_key import ServiceKey
 from meshd.reconcile.observe.observe import Observed
@@ -48,6 +51,8 @@ def plan(desired: Desired, observed: Observed, now: float, random: RandomSource)
     operations, held = start_limit.limit_starts(
         operations, observed.replicas, counts, observed.start_slots, now
     )
+    if operations:
+        operations = _avoid_silent_nodes(operations, observed.replicas)
     waiting_keys = {key for key, _ in waiting}
     waiting += [
         (key, f"{count} more to start; {observed.start_slots} may start at once on the nodes")
@@ -58,6 +63,19 @@ def plan(desired: Desired, observed: Observed, now: float, random: RandomSource)
         operations = [op for op in operations if isinstance(op, DrainReplica)]
         waiting = [(service.key, "the runtime does not respond") for service in desired.services]
     return Plan(tuple(operations), tuple(waiting), tuple(blocked))
+
+
+def _avoid_silent_nodes(
+    operations: Sequence[Operation], replicas: Sequence[Replica]
+) -> list[Operation]:
+    """Return the operations; starts are kept from nodes on which no replica answers."""
+    if not any(isinstance(each, StartReplica) for each in operations):
+        return list(operations)
+    avoid = find_silent_nodes(replicas)
+    return [
+        msgspec.structs.replace(each, avoid=avoid) if isinstance(each, StartReplica) else each
+        for each in operations
+    ]
 
 
 def _remove_others(

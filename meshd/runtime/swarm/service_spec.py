@@ -213,6 +213,7 @@ def _placement(replica: ReplicaSpec) -> Info:
     constraints = list(replica.service.placement)
     if replica.node is not None:
         constraints.append(f"node.hostname=={replica.node}")
+    constraints += [f"node.hostname!={node}" for node in replica.avoid]
     found: Info = {"Constraints": constraints}
     if replica.service.options.platform:
         system, _, machine = replica.service.options.platform.partition("/")
