@@ -10,8 +10,8 @@ from typing import Final
 
 SILENCE: Final = 1.0
 """Seconds without an answer of its machine after which a connection is given up. The kernel repeats
-a packet after 0.2 s, 0.6 s and then every second or less, so that the loss of single packets is no
-silence; and requests are sent elsewhere in less than 2 s."""
+a packet after 0.2 s, 0.6 s and then every second or less, so that the loss of single packets does
+not count; and requests are sent elsewhere in less than 2 s."""
 _OPTIONS: Final = (
     ("TCP_USER_TIMEOUT", int(SILENCE * 1000)),
     ("TCP_KEEPIDLE", int(SILENCE)),
