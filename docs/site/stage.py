@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import Final
 
 from docs.site.navigation import Section, arrange
+from docs.site.reference import api, cli, labels, x_mesh
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCS: Final = ROOT / "docs"
-GENERATED: Final[Mapping[str, Callable[[], str]]] = {}
+GENERATED: Final[Mapping[str, Callable[[], str]]] = {
+    "reference/api": api.render,
+    "reference/cli": lambda: cli.render({"": ROOT / "README.md", **written_pages()}),
+    "reference/labels": labels.render,
+    "reference/x-mesh": x_mesh.render,
+}
 """Page → the function that returns its text."""
 LINK: Final = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 MERMAID: Final = re.compile(r"```mermaid\n(.*?)```", re.DOTALL)

@@ -39,7 +39,8 @@ class ExternalAccount(Model):
     """An external account at the certificate authority (RFC 8555, 7.3.4).
 
     - `kid`: the identifier of its key
-    - `key`, or `key_file` with it: the MAC key in base64url, as the authority shows it
+    - `key`: the MAC key in base64url, as the authority shows it
+    - `key_file`: a file that contains the key, in place of `key`
     """
 
     kid: Annotated[str, Field(min_length=1)]

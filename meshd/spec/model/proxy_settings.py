@@ -187,8 +187,11 @@ class ProxySettings(Model):
 
 
 class TopLevelSettings(ProxySettings):
-    """`x-mesh` at the top level of a Compose file: the settings of the proxy, and the quota and the
-    backup hooks of the project."""
+    """`x-mesh` at the top level of a Compose file: the settings of the proxy and of the project.
+
+    - `quota`: upper bounds of the project. Default: none
+    - `backups`: commands around the backup of a volume, by the name of the volume
+    """
 
     quota: Quota | None = None
     backups: dict[str, BackupHooks] = {}

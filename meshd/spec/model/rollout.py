@@ -35,6 +35,7 @@ class CanaryAnalysisSettings(Model):
 class Hook(Model):
     """A command run in a one-off container of the new revision.
 
+    - `command`: the command, as words or as one line
     - `timeout`: seconds after which it is ended and has failed
     """
 

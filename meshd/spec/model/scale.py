@@ -12,7 +12,11 @@ from meshd.spec.reader import shorthand
 
 
 class Objective(Model):
-    """A latency objective: `share` percent of the responses take at most `latency` seconds."""
+    """A latency objective.
+
+    - `latency`: seconds that a response may take
+    - `share`: percent of the responses that take at most that long
+    """
 
     latency: Annotated[Duration, Field(gt=0)]
     share: Annotated[float, Field(gt=0, lt=100)] = 95.0
