@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.docs-installed
+PAGE_STAMP := $(VENV)/.page-tools
 ARGS ?=
 # Three test processes: one runs the tests that need the engine, because they look at everything on
 # it. More processes than CPUs are fine, because most tests wait longer than they compute.
@@ -14,10 +15,11 @@ STREAMS ?= -n 3 --no-loadscope-reorder
 # pyproject.toml asks for. It costs about a third more time.
 COVERAGE ?=
 
-.PHONY: help demo test coverage check unit engine podman test-tools demo-image bench soak chaos fuzz acceptance compile docs lock clean
+.PHONY: help demo page test coverage check unit engine podman test-tools demo-image bench soak chaos fuzz acceptance compile docs lock clean
 
 help:
 	@echo "make demo    run the food-delivery application through a lunch rush, then print a report"
+	@echo "make page    build the web page; installs Node and esbuild as pinned packages"
 	@echo "make test    run all tests"
 	@echo "make coverage  run all tests and report the lines and branches that they reach"
 	@echo "make check   ruff, mypy --strict, import-linter"
@@ -43,7 +45,20 @@ $(STAMP): requirements-dev.lock pyproject.toml
 demo: $(STAMP)
 	@$(BIN)/python -m demo_services.scenario $(ARGS)
 
-test: $(STAMP)
+# Node and the driver of a browser, which only the web page and its tests need.
+$(PAGE_STAMP): $(STAMP) web/requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r web/requirements.lock
+	@touch $@
+
+page: $(PAGE_STAMP)
+	@$(BIN)/python web/build.py --require
+
+# Without the page all tests but its own run.
+.PHONY: try-page
+try-page: $(STAMP)
+	@$(MAKE) --no-print-directory page || echo "make: the web page is not built; its tests are left out" >&2
+
+test: $(STAMP) try-page
 	@$(if $(COVERAGE),rm -rf build/coverage && mkdir -p build/coverage)
 	@$(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest -W error $(STREAMS) $(ARGS)
 	@$(if $(COVERAGE),$(BIN)/python -m coverage combine -q && $(BIN)/python -m coverage report $(if $(MESHD_REQUIRE_ENGINE),--fail-under=93))
@@ -118,6 +133,7 @@ lock: $(STAMP)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --extra demo --extra otlp --group dev -o requirements-dev.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -c requirements-dev.lock --group docs -o requirements-docs.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -c requirements-dev.lock demo_services/requirements.in -o demo_services/requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -c requirements-dev.lock web/requirements.in -o web/requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) web/node_modules meshd/ui/static build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,9 +1,13 @@
-"""The part of the build that pyproject.toml cannot express: compile the request path with mypyc.
+"""The part of the build that pyproject.toml cannot express: compile the request path with mypyc,
+and build the web page.
 
 Either all modules of `COMPILED` are compiled to C or none. The environment variable MESHD_COMPILE
 decides: 0 leaves them as plain Python, as an editable install always does; with 1 a failure to
 compile is an error. Without it they are compiled if there is a C compiler; a failure prints one
 line.
+
+The web page is built by `web/build.py` if there is Node; otherwise the package has none, which one
+line says. With MESHD_PAGE=1 that is an error, with MESHD_PAGE=0 it is not built.
 """
 
 import os
@@ -141,6 +145,18 @@ def compile_in_parallel(compile_all: CompileSources) -> CompileSources:
     return compile_each
 
 
+def build_page() -> None:
+    """Build the web page for the package. Raises SystemExit if MESHD_PAGE is 1 and that fails."""
+    setting = os.environ.get("MESHD_PAGE", "")
+    script = Path(__file__).with_name("web") / "build.py"
+    if setting == "0" or not script.is_file() or not {"bdist_wheel", "build"} & set(sys.argv):
+        return
+    command = [sys.executable, str(script), *(["--require"] if setting == "1" else [])]
+    if subprocess.run(command, check=False).returncode:
+        raise SystemExit("meshd: the web page could not be built")
+
+
+build_page()
 setup(
     ext_modules=make_extensions(),
     cmdclass={"build_ext": BuildCompiled},

@@ -51,23 +51,11 @@ class TcpGuard:
     async def check(self, request: web.Request, handler: BoundHandler) -> web.StreamResponse:
         """Pass on a request of a known caller; otherwise answer with the reason."""
         peer = str(request.remote or "")
-        self._take(peer)
-        local = request.transport and request.transport.get_extra_info("sockname")
-        if not local or not is_known_host(request.host, local[0], self._names):
-            raise web.HTTPMisdirectedRequest(
-                text=f"this server is not {request.host[:200]!r}; use its address, or a name of "
-                "its certificate"
-            )
-        if not is_same_origin(
-            request.headers.get("Origin"),
-            request.headers.get("Sec-Fetch-Site"),
-            request.scheme,
-            request.host,
-        ):
-            raise web.HTTPForbidden(text="requests of pages of other sites are refused")
+        take_requests(self._limiter, peer, self._clock())
+        check_source(request, self._names)
         caller = self._find_caller(request, peer)
         if caller is None:
-            self._take(peer, FAILURE_COST)
+            take_requests(self._limiter, peer, self._clock(), FAILURE_COST)
             raise web.HTTPUnauthorized(
                 text="a valid token is needed: `Authorization: Bearer TOKEN`; `meshd token create` "
                 "makes one on the host of the daemon",
@@ -75,14 +63,6 @@ class TcpGuard:
             )
         request[CALLER] = caller
         return await handler(request)
-
-    def _take(self, peer: str, cost: float = 1.0) -> None:
-        """Raises HTTPTooManyRequests if the client has sent too much."""
-        wait = self._limiter.take(peer, self._clock(), cost)
-        if wait:
-            raise web.HTTPTooManyRequests(
-                text="too many requests; try again later", headers={"Retry-After": str(ceil(wait))}
-            )
 
     def _find_caller(self, request: web.Request, peer: str) -> Identity | None:
         """Return the caller by its token, or by its certificate if it has sent no token."""
@@ -95,6 +75,33 @@ class TcpGuard:
             return Identity(f"token {token.id} ({token.name})", token.role, token.project, peer)
         certificate = request.transport and request.transport.get_extra_info("peercert")
         return identity_of_certificate(certificate, peer) if certificate else None
+
+
+def take_requests(limiter: PeerLimiter, peer: str, now: float, cost: float = 1.0) -> None:
+    """Count a request of a client. Raises HTTPTooManyRequests if it has sent too many."""
+    wait = limiter.take(peer, now, cost)
+    if wait:
+        raise web.HTTPTooManyRequests(
+            text="too many requests; try again later", headers={"Retry-After": str(ceil(wait))}
+        )
+
+
+def check_source(request: web.Request, names: Collection[str]) -> None:
+    """Check that a request names this server, whose host names are `names`, and is not of a page
+    of another site. Raises HTTPMisdirectedRequest, HTTPForbidden."""
+    local = request.transport and request.transport.get_extra_info("sockname")
+    if not local or not is_known_host(request.host, local[0], names):
+        raise web.HTTPMisdirectedRequest(
+            text=f"this server is not {request.host[:200]!r}; use its address, or a name of "
+            "its certificate"
+        )
+    if not is_same_origin(
+        request.headers.get("Origin"),
+        request.headers.get("Sec-Fetch-Site"),
+        request.scheme,
+        request.host,
+    ):
+        raise web.HTTPForbidden(text="requests of pages of other sites are refused")
 
 
 def identity_of_certificate(certificate: Mapping[str, Any], peer: str) -> Identity | None:

@@ -36,7 +36,15 @@ from meshd.api.dto import (
     Status,
     VolumeStatus,
 )
-from meshd.model.access import AuditEntry, CreatedToken, CurrentCaller, NewToken, Token
+from meshd.model.access import (
+    AuditEntry,
+    CreatedToken,
+    CurrentCaller,
+    NewSignInLink,
+    NewToken,
+    SignInLink,
+    Token,
+)
 from meshd.model.certificate import CertificateStatus
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
@@ -251,6 +259,11 @@ class Client:
         path = f"v1/projects/{project}/services/{service}/history"
         raw = await self._call("GET", f"{path}?since={since:.0f}&until={until:.0f}")
         return msgspec.json.decode(raw, type=list[HistoryPoint])
+
+    async def sign_in_link(self, new: NewSignInLink) -> SignInLink:
+        """Return a link that signs in to the web page once."""
+        raw = await self._call("POST", "v1/sign-in-links", msgspec.json.encode(new))
+        return msgspec.json.decode(raw, type=SignInLink)
 
     async def traffic(self, project: str, service: str, since: float) -> Recording:
         """Return the recorded traffic of a service since then (Unix time)."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from meshd.model.base import RequestBody, Value
+from meshd.model.event import Event
 from meshd.model.job import Job
 from meshd.model.release import Release
 from meshd.model.scaling import CallerSeen, TrafficSpan
@@ -180,6 +181,41 @@ class Status(Value, frozen=True):
     addresses: str = ""
     store_state: str = "ok"
     enforcement: str = ""
+
+
+class CallEdge(Value, frozen=True):
+    """Requests from one service to another over the last few seconds.
+
+    - `caller`: the calling service (`PROJECT/SERVICE`); empty: from outside of the mesh.
+    - `rps`: requests per second; `errors`: 5xx answers per second, None: not known.
+    - `p95`: latency in seconds; None without answers.
+    """
+
+    caller: str
+    service: str
+    rps: float
+    errors: float | None = None
+    p95: float | None = None
+
+
+class LiveUpdate(Value, frozen=True):
+    """What changed in the mesh since the update before.
+
+    - `at`: Unix time.
+    - `full`: whether it has everything: what it does not list no longer exists.
+    - `daemon`: the status without its services.
+    - `services`: services that changed; `removed`: those that no longer exist.
+    - `calls`: who calls whom now.
+    - `events`: new events, oldest first; in a full update the latest.
+    """
+
+    at: float
+    full: bool
+    daemon: Status
+    services: tuple[ServiceStatus, ...]
+    removed: tuple[str, ...]
+    calls: tuple[CallEdge, ...]
+    events: tuple[Event, ...]
 
 
 class Recording(Value, frozen=True):

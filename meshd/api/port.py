@@ -9,10 +9,13 @@ seconds, durations seconds. A service name is unique within its project.
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+import msgspec
+
 from meshd.api.dto import (
     DeployResult,
     Exposition,
     JobList,
+    LiveUpdate,
     NodeDrain,
     NodeStatus,
     PlanPreview,
@@ -24,10 +27,18 @@ from meshd.api.dto import (
     Status,
     VolumeStatus,
 )
-from meshd.model.access import AuditEntry, CreatedToken, Identity, NewToken, Token
+from meshd.model.access import (
+    AuditEntry,
+    CreatedToken,
+    Identity,
+    NewSignInLink,
+    NewToken,
+    SignInLink,
+    Token,
+)
 from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
-from meshd.model.history import HistoryPoint, MeshThen
+from meshd.model.history import HistoryPoint, LatencyMap, MeshThen, Sparkline
 from meshd.model.job import Job, JobOrder
 from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.release import Release
@@ -95,6 +106,24 @@ class Control(Protocol):
         self, project: str, service: str, since: float, until: float
     ) -> Sequence[HistoryPoint]:
         """Return the past of a service from `since` to `until` (Unix times; 0: now)."""
+
+    def sparklines(self, since: float, project: str) -> Sequence[Sparkline]:
+        """Return the past of all services since then (Unix time), at most two hours, or of those
+        of `project` if that is set."""
+
+    def latencies(self, project: str, service: str, since: float, until: float) -> LatencyMap:
+        """Return the latencies of a service from `since` to `until` (Unix times; 0: now), at most
+        an hour."""
+
+    def live(self, project: str) -> LiveUpdate:
+        """Return the current state for the web page, or that of `project` if that is set."""
+
+    def follow_live(self, project: str) -> AsyncIterator[msgspec.Raw]:
+        """Yield the current state as an encoded `LiveUpdate`, then the changes, every second."""
+
+    def sign_in_link(self, caller: Identity, new: NewSignInLink) -> SignInLink:
+        """Return a link that signs in to the web page once. Raises Rejected if the page is not
+        served, or if the role is above that of `caller`."""
 
     def policies(self, project: str) -> Sequence[ServicePolicy]:
         """Return, for each service of a project, who may call it and who did."""

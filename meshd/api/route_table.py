@@ -13,6 +13,7 @@ from meshd.api.dto import (
     DeployResult,
     Health,
     JobList,
+    LiveUpdate,
     LogLine,
     NodeDrain,
     NodeStatus,
@@ -46,15 +47,25 @@ from meshd.api.handlers import (
 from meshd.api.job_handlers import BEFORE, FOLLOW_JOB, JOBS, JobHandlers
 from meshd.api.node_handlers import DRY_RUN, LEAVE_VOLUMES, SECONDS, NodeHandlers
 from meshd.api.openapi import DescriptionHandlers
+from meshd.api.page_handlers import FOLLOWED, LATENCIES, SPARKLINES, PageHandlers
 from meshd.api.port import Control
 from meshd.api.responses import PAGE
 from meshd.api.rollout_handlers import RELEASES, TO, RolloutHandlers
 from meshd.api.routes import METRICS, TAR, ApiRoute, BoundHandler
 from meshd.api.volume_handlers import FORCE, LIVE, VolumeHandlers
-from meshd.model.access import AuditEntry, CreatedToken, CurrentCaller, NewToken, Role, Token
+from meshd.model.access import (
+    AuditEntry,
+    CreatedToken,
+    CurrentCaller,
+    NewSignInLink,
+    NewToken,
+    Role,
+    SignInLink,
+    Token,
+)
 from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
-from meshd.model.history import HistoryPoint, MeshThen
+from meshd.model.history import HistoryPoint, LatencyMap, MeshThen, Sparkline
 from meshd.model.job import Job, JobLine, JobOrder
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
@@ -283,6 +294,29 @@ ACCESS_ROUTES: Final = (
     ),
 )  # fmt: skip
 
+PAGE_ROUTES: Final = (
+    ApiRoute(
+        "GET", "/v1/live", PageHandlers.live, _VIEW,
+        "The current state for the web page, then what changes, every second.",
+        LiveUpdate, query=FOLLOWED, streams=LiveUpdate, filtered=True,
+    ),
+    ApiRoute(
+        "GET", "/v1/sparklines", PageHandlers.sparklines, _VIEW,
+        "The past of all services in steps of ten seconds, at most two hours.",
+        list[Sparkline], query=SPARKLINES, filtered=True,
+    ),
+    ApiRoute(
+        "GET", _SERVICE + "/latencies", PageHandlers.latencies, _VIEW,
+        "How many answers of a service took how long, at most in the last hour.",
+        LatencyMap, query=LATENCIES,
+    ),
+    ApiRoute(
+        "POST", "/v1/sign-in-links", PageHandlers.create_link, _OPERATE,
+        "Create a link that signs in to the web page once.",
+        SignInLink, 201, body=NewSignInLink, filtered=True,
+    ),
+)  # fmt: skip
+
 DESCRIPTION_ROUTES: Final = (
     ApiRoute(
         "GET", "/openapi.json", DescriptionHandlers.description, _VIEW,
@@ -297,6 +331,7 @@ ROUTES: Final = (
     *NODE_ROUTES,
     *ROLLOUT_ROUTES,
     *ACCESS_ROUTES,
+    *PAGE_ROUTES,
     *DESCRIPTION_ROUTES,
 )
 """All routes."""
@@ -311,6 +346,7 @@ def bind(control: Control) -> Sequence[tuple[ApiRoute, BoundHandler]]:
         (NODE_ROUTES, NodeHandlers(control.node_control)),
         (ROLLOUT_ROUTES, RolloutHandlers(control.rollout_control)),
         (ACCESS_ROUTES, AccessHandlers(control.access_control)),
+        (PAGE_ROUTES, PageHandlers(control)),
         (DESCRIPTION_ROUTES, DescriptionHandlers(ROUTES)),
     )
     return [

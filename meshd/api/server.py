@@ -60,7 +60,7 @@ async def serve(
         unix = _bind_unix(path)
         stack.callback(_unlink, path, os.stat(path).st_ino)
         stack.callback(unix.close)
-        metrics = _bind_tcp(metrics_address, "metrics")
+        metrics = bind_tcp(metrics_address, "metrics")
         stack.callback(metrics.close)
         public = [(route, bound) for route, bound in routes if route in PUBLIC_ROUTES]
         await _start(stack, unix, routes)
@@ -68,12 +68,12 @@ async def serve(
         address = ""
         if tcp is not None:
             context, names = load_tls(tcp)
-            bound = _bind_tcp(tcp.address, "the API")
+            bound = bind_tcp(tcp.address, "the API")
             stack.callback(bound.close)
             guard = TcpGuard(control.access_control(), names)
             await _start(stack, bound, routes, guard, context)
-            address = _address_of(bound)
-        yield Serving(path, _address_of(metrics), address)
+            address = address_of(bound)
+        yield Serving(path, address_of(metrics), address)
 
 
 async def _start(
@@ -85,17 +85,29 @@ async def _start(
 ) -> None:
     steps = [errors_as_problems, *([guard.check] if guard else ())]
     app = web.Application(middlewares=steps, client_max_size=MAX_BODY_BYTES)
+    add_routes(app, routes)
+    await start_server(stack, app, sock, tls)
+
+
+def add_routes(app: web.Application, routes: Sequence[tuple[ApiRoute, BoundHandler]]) -> None:
+    """Add routes of the API to an application. A GET route also takes HEAD."""
     for route, handler in routes:
-        # A GET route also takes HEAD.
         options = {"allow_head": True} if route.method == "GET" else {}
         app.router.add_routes([web.RouteDef(route.method, route.path, handler, options)])
+
+
+async def start_server(
+    stack: AsyncExitStack, app: web.Application, sock: socket.socket, tls: ssl.SSLContext | None
+) -> None:
+    """Serve an application at a bound socket until the end of `stack`."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.SockSite(runner, sock, backlog=BACKLOG, ssl_context=tls).start()
 
 
-def _address_of(sock: socket.socket) -> str:
+def address_of(sock: socket.socket) -> str:
+    """Return the address that a TCP socket is bound to, as `HOST:PORT`."""
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -130,7 +142,9 @@ def _accepts_connections(path: Path) -> bool:
         return probe.connect_ex(str(path)) == 0
 
 
-def _bind_tcp(address: str, purpose: str) -> socket.socket:
+def bind_tcp(address: str, purpose: str) -> socket.socket:
+    """Return a socket that listens at `HOST:PORT`; `purpose` is for the error. Raises
+    ServeError."""
     try:
         parsed = addresses.parse(address)
         if parsed.path:

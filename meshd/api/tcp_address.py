@@ -23,6 +23,7 @@ class TcpSettings:
     - `certificate`, `key`: PEM files; `key` empty: in the file of the certificate.
     - `client_ca`: PEM file with the authorities of client certificates; empty: tokens only.
     - `names`: host names of the address in addition to those of the certificate.
+    - `option`: the option that sets the address, for messages.
     """
 
     address: str
@@ -30,6 +31,7 @@ class TcpSettings:
     key: str = ""
     client_ca: str = ""
     names: tuple[str, ...] = ()
+    option: str = "--api"
 
 
 def find_tcp_problem(settings: TcpSettings) -> str | None:
@@ -37,17 +39,17 @@ def find_tcp_problem(settings: TcpSettings) -> str | None:
     try:
         parsed = addresses.parse(settings.address)
         if parsed.path:
-            return f"--api {settings.address}: expected HOST:PORT"
+            return f"{settings.option} {settings.address}: expected HOST:PORT"
         _, where = addresses.resolve(parsed)
     except (OSError, addresses.BadAddress) as error:
-        return f"--api {settings.address}: {error}"
+        return f"{settings.option} {settings.address}: {error}"
     if not settings.certificate:
         if settings.key or settings.client_ca:
             return "--api-key and --api-client-ca need --api-cert"
         if not ipaddress.ip_address(where[0]).is_loopback:
             return (
-                f"--api {settings.address}: tokens must not be sent in clear text; set --api-cert "
-                "and --api-key, or use a loopback address such as 127.0.0.1:9901"
+                f"{settings.option} {settings.address}: tokens must not be sent in clear text; set "
+                "--api-cert and --api-key, or use a loopback address such as 127.0.0.1:9901"
             )
     return None
 
@@ -70,7 +72,7 @@ def load_tls(settings: TcpSettings) -> tuple[ssl.SSLContext | None, frozenset[st
             context.verify_mode = ssl.CERT_OPTIONAL
         return context, names | _names_of(Path(settings.certificate))
     except (OSError, ValueError) as error:
-        raise ServeError(f"the certificate of --api cannot be used: {error}") from error
+        raise ServeError(f"the certificate of {settings.option} cannot be used: {error}") from error
 
 
 def _names_of(certificate: Path) -> frozenset[str]:

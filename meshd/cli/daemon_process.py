@@ -30,6 +30,7 @@ from meshd.spec.model.proxy_settings import ProxySettings
 from meshd.standalone.build import build_span_config
 from meshd.standalone.listeners import build_listeners, list_acme
 from meshd.store import presence
+from meshd.ui.settings import PageSettings
 from proxy.ipc import address as addresses
 from proxy.ipc.config import ChildConfig, LogConfig, SupervisorConfig
 
@@ -68,6 +69,7 @@ class DaemonOptions:
     - `adopt`: adopt containers that something else started.
     - `proxy`: settings of the proxy as a whole.
     - `api`: where the API is served over TCP; None: at the Unix socket only.
+    - `ui`: where the web page is served; None: nowhere.
     - `filter_host`: limit what containers of internal networks reach on the host.
     """
 
@@ -81,6 +83,7 @@ class DaemonOptions:
     proxy: ProxySettings = field(default_factory=ProxySettings)
     filter_host: bool = True
     api: TcpSettings | None = None
+    ui: PageSettings | None = None
 
     def config(self) -> SupervisorConfig:
         """Return the configuration of the supervisor and its children. The keeper starts first
@@ -95,6 +98,7 @@ class DaemonOptions:
                 *(() if self.filter_host else ("--no-filter",)),
                 *_edge_arguments(self.proxy),
                 *_api_arguments(self.api),
+                *_ui_arguments(self.ui),
             ),
             env=self._acme_environment(),
             stop_seconds=CHILD_STOP_SECONDS,
@@ -151,6 +155,19 @@ def _api_arguments(api: TcpSettings | None) -> tuple[str, ...]:
     )
 
 
+def _ui_arguments(ui: PageSettings | None) -> tuple[str, ...]:
+    """Return the control process's arguments for the web page."""
+    if ui is None:
+        return ()
+    files = (("--ui-cert", ui.tcp.certificate), ("--ui-key", ui.tcp.key))
+    return (
+        f"--ui={ui.tcp.address}",
+        *(f"{option}={path}" for option, path in files if path),
+        *(f"--ui-host={name}" for name in ui.tcp.names),
+        *(("--ui-strict",) if ui.strict else ()),
+    )
+
+
 _EDGE_OPTIONS: Final = ("--trusted-proxy=", "--via")
 
 
@@ -204,6 +221,15 @@ def has_api_settings(options: DaemonOptions) -> bool:
         return True
     given = [each for child in config.children for each in child.argv if each.startswith("--api")]
     return given == list(_api_arguments(options.api))
+
+
+def has_ui_settings(options: DaemonOptions) -> bool:
+    """Whether the running daemon serves the web page as these options say; True if not known."""
+    config = _stored_config(options.state)
+    if config is None:
+        return True
+    given = [each for child in config.children for each in child.argv if each.startswith("--ui")]
+    return given == list(_ui_arguments(options.ui))
 
 
 def has_proxy_settings(options: DaemonOptions) -> bool:
@@ -285,7 +311,8 @@ def check_addresses(options: DaemonOptions) -> None:
     """
     listen = [("--listen", address) for address in options.listen]
     api = [("--api", options.api.address)] if options.api else []
-    for option, address in [*listen, ("--metrics", options.metrics), *api]:
+    page = [("--ui", options.ui.tcp.address)] if options.ui and options.ui.strict else []
+    for option, address in [*listen, ("--metrics", options.metrics), *api, *page]:
         try:
             parsed = addresses.parse(address)
             if not parsed.path:

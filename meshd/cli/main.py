@@ -22,6 +22,7 @@ _COMMANDS = (
     "check",
     "ps",
     "top",
+    "ui",
     "graph",
     "inspect",
     "open",

@@ -200,6 +200,11 @@ def warn_if_different(
         output.print_error(
             f"warning: the daemon runs with different settings for the API over TCP; {_RESTART}"
         )
+    is_ui_given = options.ui is None or options.ui.strict
+    if is_ui_given and not daemon_process.has_ui_settings(options):
+        output.print_error(
+            f"warning: the daemon runs with different settings for the web page; {_RESTART}"
+        )
     if options.proxy != ProxySettings() and not daemon_process.has_proxy_settings(options):
         output.print_error(
             "warning: the daemon runs with different settings for the access log, trusted proxies "

@@ -6,9 +6,12 @@ requests to the reconciler; queries read the state as of the reconciler's last p
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
+import msgspec
+
 from meshd.api.dto import (
     DeployResult,
     Exposition,
+    LiveUpdate,
     PlanPreview,
     Recording,
     RestartOrder,
@@ -22,6 +25,7 @@ from meshd.control.access_policy import service_policies
 from meshd.control.deploy.admission import Admission
 from meshd.control.deploy.deployments import Deployments
 from meshd.control.deploy.progress import ProgressTracker
+from meshd.control.live import LiveFeed
 from meshd.control.log_tail import LogTail
 from meshd.control.lookup import Lookup
 from meshd.control.nodes import NodeManager
@@ -29,10 +33,11 @@ from meshd.control.rollouts import RolloutManager
 from meshd.control.shutdown import Shutdown
 from meshd.control.status_reader import StatusReader
 from meshd.control.volumes import VolumeManager
+from meshd.model.access import Identity, NewSignInLink, SignInLink
 from meshd.model.certificate import CertificateStatus
 from meshd.model.errors import NotFound, Rejected, StoreWriteError
 from meshd.model.event import Event, Kind
-from meshd.model.history import HistoryPoint, MeshThen, ServiceThen
+from meshd.model.history import HistoryPoint, LatencyMap, MeshThen, ServiceThen, Sparkline
 from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.replica_phase import ALIVE, ENDED
 from meshd.model.request import DrainRequest, ReplaceReplicas, RunPass
@@ -49,6 +54,7 @@ from meshd.store.traffic import TrafficLog
 from meshd.store.usage import UsageLog
 from meshd.telemetry.history import History
 from meshd.telemetry.metrics import Metrics
+from meshd.ui.page import WebPage
 
 
 class ControlFacade:
@@ -77,6 +83,8 @@ class ControlFacade:
         log_tail: LogTail,
         access: AccessManager,
         history: History,
+        live: LiveFeed,
+        page: WebPage,
         shutdown: Shutdown,
         certificates: Callable[[], Sequence[CertificateStatus]],
         retry_certificate: Callable[[str], bool],
@@ -102,6 +110,8 @@ class ControlFacade:
         self._log_tail = log_tail
         self._access = access
         self._history = history
+        self._live = live
+        self._page = page
         self._shutdown = shutdown
         self._certificates = certificates
         self._retry_certificate = retry_certificate
@@ -152,6 +162,29 @@ class ControlFacade:
         if not found:
             self._lookup.service(project, service)
         return found
+
+    def sparklines(self, since: float, project: str) -> Sequence[Sparkline]:
+        """See `Control.sparklines`."""
+        return self._history.sparklines(
+            since, self._clock(), lambda key: not project or key.startswith(f"{project}/")
+        )
+
+    def latencies(self, project: str, service: str, since: float, until: float) -> LatencyMap:
+        """See `Control.latencies`."""
+        self._lookup.service(project, service)
+        return self._history.latencies(f"{project}/{service}", since, until or self._clock())
+
+    def live(self, project: str) -> LiveUpdate:
+        """See `Control.live`."""
+        return self._live.current(project, self._clock())
+
+    def follow_live(self, project: str) -> AsyncIterator[msgspec.Raw]:
+        """See `Control.follow_live`."""
+        return self._live.follow(project, self._clock())
+
+    def sign_in_link(self, caller: Identity, new: NewSignInLink) -> SignInLink:
+        """See `Control.sign_in_link`."""
+        return self._page.create_link(caller, new)
 
     def policies(self, project: str) -> Sequence[ServicePolicy]:
         """See `Control.policies`."""

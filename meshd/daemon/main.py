@@ -23,6 +23,7 @@ from meshd.publish.compile import EdgeSettings
 from meshd.spec.model.acme import ACME_VARIABLE, AcmeSettings
 from meshd.store.lock import StateLocked
 from meshd.store.schema import SchemaTooNew
+from meshd.ui.settings import PageSettings
 from proxy.ipc.watchdog import take_last_end, take_watchdog
 
 
@@ -39,6 +40,7 @@ async def _main(options: argparse.Namespace) -> None:
             watchdog=take_watchdog(),
             last_end=take_last_end(),
             api=read_api(options),
+            ui=read_ui(options),
             acme=read_acme(os.environ.get(ACME_VARIABLE, "")),
         )
     )
@@ -58,6 +60,16 @@ def read_api(options: argparse.Namespace) -> TcpSettings | None:
         options.api_client_ca,
         tuple(options.api_host),
     )
+
+
+def read_ui(options: argparse.Namespace) -> PageSettings | None:
+    """Return where the web page is served; None if it is off."""
+    if not options.ui:
+        return None
+    tcp = TcpSettings(
+        options.ui, options.ui_cert, options.ui_key, names=tuple(options.ui_host), option="--ui"
+    )
+    return PageSettings(tcp, options.ui_strict)
 
 
 def read_acme(text: str) -> tuple[AcmeSettings, ...]:
@@ -81,6 +93,11 @@ def main() -> int:
     parser.add_argument("--api-key", default="", metavar="FILE")
     parser.add_argument("--api-client-ca", default="", metavar="FILE")
     parser.add_argument("--api-host", action="append", default=[], metavar="NAME")
+    parser.add_argument("--ui", default="", metavar="ADDRESS")
+    parser.add_argument("--ui-cert", default="", metavar="FILE")
+    parser.add_argument("--ui-key", default="", metavar="FILE")
+    parser.add_argument("--ui-host", action="append", default=[], metavar="NAME")
+    parser.add_argument("--ui-strict", action="store_true")
     options = parser.parse_args()
     set_up_logging()
     options.state.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Runs once a second: scaling decisions, and storing what was counted.
+"""Runs once a second: scaling decisions, storing what was counted, and updates of web pages.
 
 One of the parts that `meshd.daemon.wiring` runs.
 """
@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from meshd.control.live import LiveFeed
 from meshd.control.status import by_service
 from meshd.daemon.stores import Stores
 from meshd.model.errors import StoreWriteError
@@ -34,6 +35,7 @@ class Ticker:
         scaling: ScalingController,
         reconciler: Reconciler,
         history: HistoryRecorder,
+        live: LiveFeed,
         clock: Callable[[], float],
     ) -> None:
         self._ingest = ingest
@@ -41,6 +43,7 @@ class Ticker:
         self._scaling = scaling
         self._reconciler = reconciler
         self._history = history
+        self._live = live
         self._clock = clock
         self._state_is_lost = False
 
@@ -54,6 +57,7 @@ class Ticker:
                 except StoreWriteError as error:
                     _log.debug("state cannot be written", reason=str(error))
                 self._watch_state(self._clock())
+                self._live.step(self._clock())
         finally:
             now = self._clock()
             with contextlib.suppress(StoreWriteError):

@@ -28,6 +28,7 @@ from meshd.control.deploy.host_ports import has_ipv6
 from meshd.control.deploy.preview import Preview
 from meshd.control.deploy.progress import ProgressTracker
 from meshd.control.facade import ControlFacade
+from meshd.control.live import LiveFeed
 from meshd.control.log_tail import LogTail
 from meshd.control.lookup import Lookup
 from meshd.control.nodes import NodeManager
@@ -76,12 +77,16 @@ from meshd.spec.model.acme import AcmeSettings
 from meshd.store import output_archive, presence
 from meshd.store.output_archive import OutputArchive
 from meshd.store.virtual_addresses import VirtualAddressLog
+from meshd.telemetry.call_edges import CallEdges
 from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.history import History
 from meshd.telemetry.history_recorder import HistoryRecorder
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 from meshd.telemetry.usage_sampler import PAUSE, UsageSampler
+from meshd.ui.assets import load_assets
+from meshd.ui.page import WebPage
+from meshd.ui.settings import PageSettings
 from proxy.ipc.watchdog import send_signs_of_life
 
 if TYPE_CHECKING:
@@ -109,6 +114,7 @@ class DaemonSettings:
     - `last_end`: how the control process before this one ended; empty after a start.
     - `acme`: settings of automatic certificates, one for each authority.
     - `api`: where the API is served over TCP; None: at the Unix socket only.
+    - `ui`: where the web page is served; None: nowhere.
     """
 
     state: Path
@@ -122,6 +128,7 @@ class DaemonSettings:
     last_end: str = ""
     acme: tuple[AcmeSettings, ...] = ()
     api: TcpSettings | None = None
+    ui: PageSettings | None = None
 
 
 class Daemon:
@@ -246,7 +253,6 @@ class Parts:
         history = History()
         recorder = HistoryRecorder(history, stores.history, ingest, lambda: sampler.loads)
         recorder.open(clock())
-        self._ticker = Ticker(ingest, stores, self._scaling, reconciler, recorder, clock)
         firewall = self._firewall = self._make_firewall(claims)
         redirection = self._redirection = self._make_redirection(claims)
         enforcement = self._enforcement = self._make_enforcement(claims, reconciler)
@@ -291,6 +297,11 @@ class Parts:
             clock=clock,
         )
         nodes = self._nodes = NodeManager(runtime, reconciler, events, clock)
+        live = LiveFeed(status.status, CallEdges(ingest).list, events)
+        self._ticker = Ticker(ingest, stores, self._scaling, reconciler, recorder, live, clock)
+        access = AccessManager(stores.tokens, stores.audit, clock)
+        files = load_assets() if settings.ui is not None else {}
+        page = self._page = WebPage(settings.ui, files, access, clock)
         quiescer = self._quiescer = Quiescer(reconciler, stores.quiesced, events, clock)
         self._control = ControlFacade(
             reconciler=reconciler,
@@ -324,7 +335,9 @@ class Parts:
                 runtime, lookup, OutputArchive(settings.state / output_archive.DIRECTORY)
             ),
             history=history,
-            access=AccessManager(stores.tokens, stores.audit, clock),
+            live=live,
+            page=page,
+            access=access,
             shutdown=Shutdown(store, reconciler, claims, publisher, deployments.down, end),
             certificates=self._certificate_status,
             retry_certificate=certificates.retry if certificates else lambda _: False,
@@ -339,13 +352,17 @@ class Parts:
             self._stores.events.record(self._clock(), Kind.CONTROL_RESTARTED, text)
         self._reconciler.request(ReloadDesired())  # so that the API knows the services at once
         socket = settings.state / presence.API_SOCKET
-        async with serve(self._control, socket, settings.metrics, settings.api) as serving:
+        async with (
+            serve(self._control, socket, settings.metrics, settings.api) as serving,
+            self._page.serve(self._control) as page_address,
+        ):
             _log.info(
                 "control process ready",
                 runtime=self._runtime.name,
                 state=str(settings.state),
                 metrics=serving.metrics_address,
                 api=serving.tcp_address,
+                page=page_address,
             )
             running: list[Coroutine[Any, Any, None]] = [
                 self._publisher.run(),
@@ -364,7 +381,7 @@ class Parts:
                 self._clock_watch.run(),
             ]
             if self._firewall is not None:
-                served = filter(None, (serving.metrics_address, serving.tcp_address))
+                served = filter(None, (serving.metrics_address, serving.tcp_address, page_address))
                 blocked = [blocked_port_of(address) for address in served]
                 self._firewall.block_ports(tuple(each for each in blocked if each is not None))
                 running.append(self._run_when_ready(self._firewall))

@@ -90,6 +90,34 @@ class CurrentCaller(Value, frozen=True):
     source: str
 
 
+class NewSignInLink(RequestBody, frozen=True):
+    """Create a link that signs in to the web page once; `role` is that of the session."""
+
+    role: Role = Role.OPERATE
+
+
+class SignInLink(Value, frozen=True):
+    """A link to the web page; it is valid once, for `seconds`."""
+
+    url: str
+    seconds: float
+
+
+class NewSession(RequestBody, frozen=True):
+    """Sign in to the web page, with the `code` of a link or with a `token`."""
+
+    code: str = ""
+    token: str = ""
+
+
+class SessionKey(Value, frozen=True):
+    """A new session of the web page: `key` is what the page sends with each request, in addition
+    to the cookie."""
+
+    key: str
+    caller: CurrentCaller
+
+
 class AuditEntry(Value, frozen=True):
     """One request that changed something, or tried to.
 

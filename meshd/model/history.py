@@ -37,6 +37,33 @@ class ServiceThen(Value, frozen=True):
     point: HistoryPoint
 
 
+class Sparkline(Value, frozen=True):
+    """The recent past of a service (`PROJECT/SERVICE`) in steps of `step` seconds from `first`
+    (Unix time); None where nothing was recorded. Values as in `HistoryPoint`."""
+
+    service: str
+    step: int
+    first: int
+    rps: tuple[float | None, ...]
+    errors: tuple[float | None, ...]
+    p95: tuple[float | None, ...]
+    ready: tuple[int | None, ...]
+
+
+class LatencyMap(Value, frozen=True):
+    """How many answers of a service took how long, in steps of `step` seconds from `first` (Unix
+    time).
+
+    - `bounds`: upper bounds of the rows in seconds, ascending; the last row has no bound.
+    - `counts`: for each step the number of answers in each row; empty if there were none.
+    """
+
+    step: int
+    first: int
+    bounds: tuple[float, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
 class MeshThen(Value, frozen=True):
     """All services at a time in the past (Unix time); without those that have no record of it."""
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -121,6 +122,10 @@ class EventLog:
             self.flush()
         stored = self._read("WHERE id > ? ORDER BY id LIMIT ?", (since, limit))
         return [*stored, *(event for event in self._unwritten if event.id > since)][:limit]
+
+    def latest(self, limit: int) -> Sequence[Event]:
+        """Return the newest events, at most `RECENT`, oldest first."""
+        return list(islice(self._recent, max(0, len(self._recent) - limit), None))
 
     def _read(self, which: str, values: tuple[int, ...]) -> list[Event]:
         rows = self._store.database.execute(

@@ -27,8 +27,9 @@ class FakeAccessControl:
     def create_token(self, new: NewToken, who: str) -> CreatedToken:
         number = len(self.secrets) + 1
         token = Token(f"t{number}", new.name, new.role, new.project, 1.0, 0.0, who)
-        self.secrets[f"secret-{number}"] = token
-        return CreatedToken(f"secret-{number}", token)
+        secret = f"meshd_t{number}_{number:043d}"
+        self.secrets[secret] = token
+        return CreatedToken(secret, token)
 
     def revoke_token(self, id: str) -> None:
         for secret, token in self.secrets.items():

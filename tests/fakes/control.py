@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+import msgspec
+
 from meshd.api.dto import (
     DeployResult,
     Exposition,
+    LiveUpdate,
     PlanPreview,
     ProjectStatus,
     Recording,
@@ -15,10 +18,11 @@ from meshd.api.dto import (
     ServiceStatus,
     Status,
 )
+from meshd.model.access import Identity, NewSignInLink, SignInLink
 from meshd.model.certificate import CertificateStatus
 from meshd.model.errors import NotFound, ReaderTooSlow
 from meshd.model.event import Event
-from meshd.model.history import HistoryPoint, MeshThen
+from meshd.model.history import HistoryPoint, LatencyMap, MeshThen, Sparkline
 from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
@@ -241,3 +245,22 @@ class FakeControl:
     async def shutdown(self, stop_replicas: bool) -> None:
         self._called("shutdown", stop_replicas)
         self.ended.set()
+
+    def sparklines(self, since: float, project: str) -> Sequence[Sparkline]:
+        return []
+
+    def latencies(self, project: str, service: str, since: float, until: float) -> LatencyMap:
+        return LatencyMap(10, 0, (0.1,), ())
+
+    def live(self, project: str) -> LiveUpdate:
+        status = self.status()
+        services = tuple(s for s in status.services if project in ("", s.project))
+        daemon = msgspec.structs.replace(status, services=(), projects=())
+        return LiveUpdate(1.0, True, daemon, services, (), (), ())
+
+    async def follow_live(self, project: str) -> AsyncIterator[msgspec.Raw]:
+        yield msgspec.Raw(msgspec.json.encode(self.live(project)))
+
+    def sign_in_link(self, caller: Identity, new: NewSignInLink) -> SignInLink:
+        self._called("sign-in link", caller.who, new.role)
+        return SignInLink("http://127.0.0.1:9902/#code=c", 120.0)

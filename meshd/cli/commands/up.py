@@ -21,6 +21,7 @@ from meshd.spec.model import Project
 from meshd.spec.model.proxy_settings import find_unused_listeners
 from meshd.standalone.listeners import find_problem
 from meshd.store import presence
+from meshd.ui.settings import PageSettings
 
 LISTEN = "127.0.0.1:8080"
 METRICS = "127.0.0.1:9900"
@@ -105,6 +106,7 @@ async def command(
     as_json: bool,
     state: Path,
     api: TcpSettings | None,
+    ui: PageSettings | None,
     **given: Any,
 ) -> int:
     """Start the services of a Compose file, and a daemon if none runs; then show events.
@@ -146,6 +148,7 @@ async def command(
             proxy=settings,
             filter_host=not no_filter,
             api=api,
+            ui=ui,
         )
         async with daemon_process.start_lock(state):
             if await check_running(options):

@@ -559,3 +559,32 @@ async def test_explain_says_why_a_service_waits(control: FakeControl, meshd: Mes
     text = "2 more to start; 2 may do so at once on the nodes"
     control.services = (msgspec.structs.replace(orders, waiting=text), *others)
     assert f"Waiting: {text}\n" in (await meshd("explain", "orders")).output
+
+
+async def test_ui_prints_a_link_and_opens_it_where_there_is_a_display(
+    meshd: Meshd, control: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def launch(url: str) -> int:
+        opened.append(url)
+        return 3
+
+    monkeypatch.setattr("click.launch", launch)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    done = await meshd("ui", "--role", "view")
+    assert (done.exit_code, done.stdout) == (0, "http://127.0.0.1:9902/#code=c\n")
+    assert control.calls[-1][0] == "sign-in link"
+    assert control.calls[-1][2] == "view"
+    assert opened == []
+    monkeypatch.setenv("DISPLAY", ":0")
+    await meshd("ui", "--print")
+    assert opened == []
+    done = await meshd("ui")
+    assert opened == ["http://127.0.0.1:9902/#code=c"]
+    assert "open the link yourself" in done.stderr
+    control.refuse = Rejected("the web page was not built; from a clone, `make page` builds it")
+    done = await meshd("ui")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "make page" in done.stderr

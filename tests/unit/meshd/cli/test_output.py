@@ -1,5 +1,6 @@
 """Formatting of values, tables and progress, and the configuration of a daemon."""
 
+import dataclasses
 import json
 import socket
 import time
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 
 from meshd.api.dto import ReplicaStatus, ServiceStatus, Status
 from meshd.cli import daemon_process, output, proxy_options, spec_options, tables
+from meshd.cli.api_options import read_page_settings
 from meshd.cli.commands.events import matches
 from meshd.cli.deploy_progress import ProgressReport, ServiceProgress
 from meshd.cli.main import _COMMANDS, main
@@ -22,6 +24,8 @@ from meshd.cli.session import default_state, find_service
 from meshd.model.errors import NotFound
 from meshd.model.event import Event
 from meshd.spec.model.proxy_settings import OtlpSettings, ProxySettings
+from meshd.store import presence
+from meshd.ui.settings import ADDRESS, PageSettings
 from proxy.ipc.config import LogConfig
 from tests.fakes import traffic
 
@@ -329,3 +333,27 @@ def test_a_current_directory_that_was_deleted_is_named(
 def test_a_runtime_that_does_not_answer_is_a_warning(state: str, warning: str | None) -> None:
     status = Status("0.1.0", "docker", state, (1, 1), (), ())
     assert tables.runtime_warning(status) == warning
+
+
+def test_the_page_has_its_arguments(tmp_path: Path) -> None:
+    def arguments(ui: PageSettings | None) -> list[str]:
+        options = daemon_process.DaemonOptions(tmp_path, "docker", (), "127.0.0.1:0", 1, ui=ui)
+        return [each for each in options.config().children[0].argv if each.startswith("--ui")]
+
+    assert arguments(None) == []
+    assert arguments(read_page_settings(None, ["", ""], ())) == [f"--ui={ADDRESS}"]
+    given = read_page_settings("0.0.0.0:443", ["/c.pem", "/k.pem"], ("mesh.test",))
+    assert arguments(given) == [
+        "--ui=0.0.0.0:443",
+        "--ui-cert=/c.pem",
+        "--ui-key=/k.pem",
+        "--ui-host=mesh.test",
+        "--ui-strict",
+    ]
+    with pytest.raises(click.UsageError, match="tokens must not be sent"):
+        read_page_settings("0.0.0.0:443", ["", ""], ())
+    running = daemon_process.DaemonOptions(tmp_path, "docker", (), "127.0.0.1:0", 1, ui=given)
+    assert daemon_process.has_ui_settings(running), "not known"
+    (tmp_path / presence.CONFIG_FILE).write_bytes(msgspec.json.encode(running.config()))
+    assert daemon_process.has_ui_settings(running)
+    assert not daemon_process.has_ui_settings(dataclasses.replace(running, ui=None))

@@ -7,6 +7,7 @@ import pytest
 from meshd.model.history import HistoryPoint
 from meshd.store.history import HistoryLog
 from meshd.telemetry.history import REMOVED_KEPT, TIERS, History, ServiceSize
+from meshd.telemetry.latency_rings import LatencyRing
 from meshd.telemetry.merge import MergedService
 from tests.support.stores import open_store
 
@@ -41,7 +42,7 @@ def test_each_resolution_is_kept_for_its_time() -> None:
         360,
         1333,
     ]
-    assert history.memory == sum(steps for _, steps in TIERS) * 40
+    assert history.memory == sum(steps for _, steps in TIERS) * 40 + LatencyRing().memory
     point = history.at(KEY, last)
     assert point is not None
     assert (point.ready, point.desired, point.cores, point.p95) == (2, 3, 0.5, None)
@@ -89,9 +90,9 @@ def test_memory_is_bounded_by_the_known_services() -> None:
     history.forget_removed(known)
     left = [name for name, _ in history.all_at(START + 149, lambda _: True)]
     assert left == ["shop/s149"]
-    one = sum(steps for _, steps in TIERS) * 40
+    one = sum(steps for _, steps in TIERS) * 40 + LatencyRing().memory
     assert history.memory == (REMOVED_KEPT + 3) * one
-    assert 200 * one < 23e6
+    assert 200 * one < 28e6
 
 
 def test_minutes_survive_a_restart(tmp_path: Path) -> None:
@@ -114,3 +115,37 @@ def test_minutes_survive_a_restart(tmp_path: Path) -> None:
     assert found.p50 == pytest.approx(0.01)
     assert list(HistoryLog(store).read(START + 3 * 86400)) == []
     store.close()
+
+
+def test_sparklines_have_a_place_for_each_step() -> None:
+    history = History()
+    for offset in range(35):
+        if not 10 <= offset < 20:
+            history.add(KEY, START + offset, second(20, errors=2), ServiceSize(2, 3))
+    history.add("bank/vault", START, second(1), ServiceSize())
+    (line,) = history.sparklines(START, START + 40, lambda name: name == KEY)
+    assert (line.service, line.step, line.first) == (KEY, 10, START)
+    assert line.rps == (20.0, None, 20.0, None)
+    assert line.errors == (2.0, None, 2.0, None)
+    assert line.ready == (2, None, 2, None)
+    assert line.p95[0] == pytest.approx(0.01, rel=0.04)
+    assert line.p95[1] is None
+
+
+def test_latencies_are_kept_for_the_last_hour() -> None:
+    history = History()
+    assert not any(history.latencies(KEY, START, START + 30).counts)
+    for offset in range(25):
+        history.add(KEY, START + offset, second(3, 0.2 if offset < 10 else 60.0), ServiceSize())
+    found = history.latencies(KEY, START, START + 30)
+    assert (found.step, found.first, len(found.counts)) == (10, START, 4)
+    first, middle, last, none = found.counts
+    assert (sum(first), sum(middle), sum(last), none) == (30, 30, 15, ())
+    row = first.index(30)
+    assert found.bounds[row - 1] < 0.2 <= found.bounds[row]
+    assert middle[-1] == 30, "longer than the last bound"
+    later = START + 3600
+    history.add(KEY, later, second(1), ServiceSize())
+    kept = history.latencies(KEY, START, later)
+    assert (kept.first, len(kept.counts)) == (START + 10, 360)
+    assert (sum(kept.counts[0]), sum(kept.counts[-1])) == (30, 1)

@@ -1,0 +1,245 @@
+// Events, jobs, certificates and nodes.
+
+import { useState } from "preact/hooks";
+import { bytes, date, plural } from "../format";
+import { keyOf, useLive } from "../live";
+import { useLoaded } from "../parts/load";
+import { Badge, type Tone } from "../parts/status";
+import { serviceLink } from "../router";
+import type { Certificate, Job, Schedule } from "../types";
+import { EventList } from "./ServiceView";
+
+export function EventsView() {
+  const mesh = useLive();
+  const [filter, setFilter] = useState("");
+  const text = filter.trim().toLowerCase();
+  const shown = mesh.events.filter((each) => !text || `${each.kind} ${each.project}/${each.service} ${each.replica} ${each.text}`.toLowerCase().includes(text));
+  return (
+    <>
+      <div class="section-head">
+        <h1>Events</h1>
+        <input type="search" class="filter" placeholder="Filter" aria-label="Filter events" value={filter} onInput={(event) => setFilter(event.currentTarget.value)} />
+      </div>
+      <div class="tall">
+        <EventList events={shown} withService />
+      </div>
+    </>
+  );
+}
+
+const JOB_TONES: Record<string, Tone> = { succeeded: "good", running: "busy", waiting: "busy", stopped: "idle" };
+
+export function JobsView() {
+  const { value, error } = useLoaded<{ jobs: Job[]; schedules: Schedule[] }>("/v1/jobs", 3000);
+  return (
+    <>
+      <h1>Jobs</h1>
+      {error && <p class="error">{error}</p>}
+      {value && value.schedules.length > 0 && (
+        <section aria-labelledby="schedules">
+          <h2 id="schedules">Schedules</h2>
+          <div class="panel scroll" role="region" aria-labelledby="schedules" tabIndex={0}>
+            <table>
+              <thead>
+                <tr>
+                  <th scope="col">Schedule</th>
+                  <th scope="col">Service</th>
+                  <th scope="col">When</th>
+                  <th scope="col">Next</th>
+                  <th scope="col">Last</th>
+                </tr>
+              </thead>
+              <tbody>
+                {value.schedules.map((each) => (
+                  <tr key={`${each.project}/${each.service}/${each.name}`}>
+                    <th scope="row">{each.name}</th>
+                    <td>
+                      <a href={serviceLink(`${each.project}/${each.service}`)}>{each.service}</a>
+                    </td>
+                    <td class="mono">{each.cron}</td>
+                    <td>{each.next === null ? "never" : date(each.next)}</td>
+                    <td>{each.last ? <Badge tone={JOB_TONES[each.last.state] ?? "bad"} text={each.last.state} /> : "–"}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
+        </section>
+      )}
+      <section aria-labelledby="jobs">
+        <h2 id="jobs">Latest</h2>
+        {value && !value.jobs.length && (
+          <p class="panel empty">
+            No job has run. <code>meshd run SERVICE -- COMMAND</code> runs one.
+          </p>
+        )}
+        {value && value.jobs.length > 0 && (
+          <div class="panel scroll" role="region" aria-labelledby="jobs" tabIndex={0}>
+            <table>
+              <thead>
+                <tr>
+                  <th scope="col">Job</th>
+                  <th scope="col">State</th>
+                  <th scope="col">Service</th>
+                  <th scope="col">Command</th>
+                  <th scope="col">Started</th>
+                  <th scope="col" class="number">
+                    Exit code
+                  </th>
+                  <th scope="col">Why</th>
+                </tr>
+              </thead>
+              <tbody>
+                {value.jobs.slice(0, 200).map((each) => (
+                  <tr key={each.id}>
+                    <th scope="row">{each.id}</th>
+                    <td>
+                      <Badge tone={JOB_TONES[each.state] ?? "bad"} text={each.state} />
+                    </td>
+                    <td>
+                      <a href={serviceLink(`${each.project}/${each.service}`)}>{each.service}</a>
+                    </td>
+                    <td class="mono text">{each.command.join(" ")}</td>
+                    <td>{date(each.started || each.at)}</td>
+                    <td class="number">{each.exit_code ?? "–"}</td>
+                    <td class="text">{each.text || each.cause}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
+        )}
+      </section>
+    </>
+  );
+}
+
+const CERTIFICATE_TONES: Record<string, Tone> = { valid: "good", pending: "busy", expired: "bad", failing: "bad" };
+
+export function CertificatesView() {
+  const { value, error } = useLoaded<Certificate[]>("/v1/certificates", 10_000);
+  return (
+    <>
+      <h1>Certificates</h1>
+      {error && <p class="error">{error}</p>}
+      {value && !value.length && <p class="panel empty">No listener has TLS. See docs/proxy.md for certificates from files and from an authority.</p>}
+      {value && value.length > 0 && (
+        <div class="panel scroll" role="region" aria-label="Certificates" tabIndex={0}>
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">Names</th>
+                <th scope="col">State</th>
+                <th scope="col">Source</th>
+                <th scope="col">Valid until</th>
+                <th scope="col">Next renewal</th>
+                <th scope="col">Last error</th>
+              </tr>
+            </thead>
+            <tbody>
+              {value.map((each) => (
+                <tr key={each.names.join() + each.origin}>
+                  <th scope="row">{each.names.join(", ")}</th>
+                  <td>
+                    <Badge tone={CERTIFICATE_TONES[each.state] ?? "busy"} text={each.state} />
+                  </td>
+                  <td>{each.source}</td>
+                  <td>{date(each.expires_at)}</td>
+                  <td>{date(each.renew_at)}</td>
+                  <td class="text">{each.error}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+    </>
+  );
+}
+
+interface NodeSum {
+  replicas: number;
+  ready: number;
+  cores: number;
+  memory: number;
+  services: Set<string>;
+}
+
+export function NodesView() {
+  const mesh = useLive();
+  const nodes = new Map<string, NodeSum>();
+  for (const service of mesh.sorted) {
+    for (const replica of service.replicas) {
+      const name = replica.node || "this machine";
+      const sum = nodes.get(name) ?? { replicas: 0, ready: 0, cores: 0, memory: 0, services: new Set() };
+      sum.replicas += 1;
+      sum.ready += replica.phase === "ready" ? 1 : 0;
+      sum.cores += replica.cores ?? 0;
+      sum.memory += replica.memory ?? 0;
+      sum.services.add(keyOf(service));
+      nodes.set(name, sum);
+    }
+  }
+  return (
+    <>
+      <h1>Nodes</h1>
+      {mesh.daemon && (
+        <dl class="facts">
+          <div>
+            <dt>Runtime</dt>
+            <dd>{mesh.daemon.runtime}</dd>
+          </div>
+          <div>
+            <dt>State</dt>
+            <dd>{mesh.daemon.runtime_state}</dd>
+          </div>
+          <div>
+            <dt>Proxy</dt>
+            <dd>
+              {plural(mesh.daemon.workers.length, "worker")} at {mesh.daemon.proxy.join(", ")}
+            </dd>
+          </div>
+          <div>
+            <dt>Version</dt>
+            <dd>{mesh.daemon.version}</dd>
+          </div>
+        </dl>
+      )}
+      <div class="panel scroll" role="region" aria-label="Nodes" tabIndex={0}>
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Node</th>
+              <th scope="col" class="number">
+                Replicas ready
+              </th>
+              <th scope="col" class="number">
+                Services
+              </th>
+              <th scope="col" class="number">
+                Cores in use
+              </th>
+              <th scope="col" class="number">
+                Memory in use
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {[...nodes].map(([name, sum]) => (
+              <tr key={name}>
+                <th scope="row">{name}</th>
+                <td class="number">
+                  {sum.ready}/{sum.replicas}
+                </td>
+                <td class="number">{sum.services.size}</td>
+                <td class="number">{sum.cores.toFixed(2)}</td>
+                <td class="number">{bytes(sum.memory)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+        {!nodes.size && <p class="empty">No replica runs.</p>}
+      </div>
+    </>
+  );
+}
