@@ -10,6 +10,11 @@ from typing import Final
 from meshd.model.event import JOB, ROLLOUT, Event, Kind
 from meshd.telemetry.merge import Distribution
 
+ROLLOUT_RESULTS: Final = tuple(
+    kind.removeprefix(ROLLOUT)
+    for kind in (Kind.ROLLOUT_DONE, Kind.ROLLOUT_FAILED, Kind.ROLLOUT_ROLLED_BACK)
+)
+"""Results of rollouts that are counted from zero."""
 MOST_CAUSES: Final = 32
 """Causes of scaling decisions with their own label value; all others count as `other`, so that
 the number of time series is bounded."""
@@ -30,7 +35,8 @@ class EventCounters:
         self.scale_decisions: Counter[tuple[str, str, str]] = Counter()
         self.rollouts: Counter[tuple[str, str]] = Counter()
         self.jobs: Counter[tuple[str, str]] = Counter()
-        self.events: Counter[str] = Counter()
+        # From zero, because a server does not see the increase of a series that begins with 1.
+        self.events: Counter[str] = Counter(dict.fromkeys(map(str, Kind), 0))
         self.starts: dict[str, Distribution] = {}
         self.cold_starts: dict[str, Distribution] = {}
         self.overflows: Counter[str] = Counter({"meshd_scale_decisions_total": 0})

@@ -8,6 +8,7 @@ they are not labels.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -17,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from meshd.api.dto import Exposition, ServiceStatus, Status
 from meshd.model.certificate import CertificateStatus
-from meshd.telemetry.counters import EventCounters
+from meshd.telemetry.counters import ROLLOUT_RESULTS, EventCounters
 from meshd.telemetry.exposition.formats import choose_format
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.service_metrics import ServiceMetrics
@@ -87,8 +88,10 @@ class Metrics:
         for (key, direction, cause), count in sorted(self._counters.scale_decisions.items()):
             if key in present:
                 found.add_decisions(key, direction, cause, count)
+        rollouts = Counter({(key, result): 0 for key in present for result in ROLLOUT_RESULTS})
+        rollouts.update(self._counters.rollouts)
         for name, counts in (
-            ("rollouts_total", self._counters.rollouts),
+            ("rollouts_total", rollouts),
             ("jobs_total", self._counters.jobs),
         ):
             for (key, result), count in sorted(counts.items()):

@@ -157,7 +157,7 @@ def test_the_end_of_each_certificate_is_exposed(metrics: Metrics) -> None:
     found = re.findall(r"(?m)^meshd_certificate_expiry_timestamp_seconds{(.*)} (\S+)$", text)
     ((labels, at),) = found
     assert (labels, float(at)) == ('name="shop.test",source="acme"', NOW + 9.0)
-    assert "certificate" not in exposed(empty(Ingest()))
+    assert "meshd_certificate_" not in exposed(empty(Ingest()))
 
 
 def empty(ingest: Ingest) -> Metrics:
