@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from meshd.capacity.allocate import GIB, ROUNDING
-from meshd.capacity.placement import meets
 from meshd.model.desired import DesiredService
+from meshd.model.placement import allowed_nodes
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ALIVE, ENDED
 from meshd.model.runtime import Availability, Node
@@ -107,9 +107,18 @@ def _find_problem(
             f"volume {', '.join(volumes)} is on {node.name}, and a replica elsewhere gets an empty "
             "one; move the data first, or leave it behind with --force"
         )
-    fitting = [room for room in rooms if all(meets(room.node, each) for each in spec.placement)]
+    if spec.is_global:
+        return None  # it has one on each of the other nodes already
+    names = {node.name for node in allowed_nodes(spec, [room.node for room in rooms])}
+    fitting = [room for room in rooms if room.node.name in names]
     if not fitting:
-        return f"no other node meets deploy.placement.constraints {', '.join(spec.placement)}"
+        return f"no other node meets deploy.placement.constraints {', '.join(spec.constraints)}"
+    if spec.max_per_node and service.desired > spec.max_per_node * len(fitting):
+        return (
+            f"deploy.placement.max_replicas_per_node: {spec.max_per_node} allows "
+            f"{spec.max_per_node * len(fitting)} replicas on {', '.join(sorted(names))}, and it "
+            f"has {service.desired}"
+        )
     cpus, memory = spec.resources.reserved_cpus, spec.resources.reserved_memory
     free = [room for room in fitting if room.cpus >= cpus - ROUNDING and room.memory >= memory]
     if not free:

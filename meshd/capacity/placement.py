@@ -1,33 +1,37 @@
-"""On which nodes a service may run: Compose's `deploy.placement.constraints`. Pure.
+"""On which nodes a service may run: Compose's `deploy.placement`. Pure.
 
-`meshd.control.deploy` checks every deployment with it. The syntax is Swarm's: `node.hostname` is
-the name of a node, `node.labels.KEY` and `engine.labels.KEY` are labels of its engine. Values are
-compared without case; a missing label is the empty value.
+`meshd.control.deploy` checks every deployment with it.
+`meshd.model.placement` compares nodes with constraints.
 """
 
 from collections.abc import Sequence
 
+from meshd.model.placement import meets
 from meshd.model.runtime import Node
 from meshd.spec.model import Service
 
 
-def meets(node: Node, constraint: str) -> bool:
-    """Return whether a node satisfies `NAME==VALUE` or `NAME!=VALUE`."""
-    sign = "!=" if "!=" in constraint else "=="
-    name, expected = (part.strip() for part in constraint.split(sign, 1))
-    actual = node.name if name == "node.hostname" else node.labels.get(name.split(".", 2)[2], "")
-    return (actual.lower() == expected.lower()) is (sign == "==")
-
-
-def check(services: Sequence[Service], nodes: Sequence[Node]) -> list[str]:
-    """Return a line for each service whose constraints no node meets; empty if every service has a
-    node, or if no node is known."""
-    return [
-        f"service {service.name}: no node meets deploy.placement.constraints "
-        f"{', '.join(service.placement)}; the nodes are {', '.join(map(_describe, nodes))}"
-        for service in services
-        if nodes and not any(all(meets(node, each) for each in service.placement) for node in nodes)
-    ]
+def check(services: Sequence[Service], nodes: Sequence[Node], swarm: bool = False) -> list[str]:
+    """Return a line for each service without a node for all its replicas; empty if each has one, or
+    if no node is known. Only a Swarm checks what only a Swarm has."""
+    problems = []
+    for service in services if nodes else ():
+        wanted = service.constraints if swarm else service.placement
+        allowed = [node for node in nodes if all(meets(node, each) for each in wanted)]
+        most = service.most_per_node * len(allowed)
+        if not allowed:
+            problems.append(
+                f"service {service.name}: no node meets deploy.placement.constraints "
+                f"{', '.join(wanted)}; the nodes are {', '.join(map(_describe, nodes))}"
+            )
+        elif swarm and most and not service.is_global and service.replicas > most:
+            names = ", ".join(node.name for node in allowed)
+            problems.append(
+                f"service {service.name}: deploy.placement.max_replicas_per_node: "
+                f"{service.max_per_node} allows {most} replicas on {names}, and deploy.replicas is "
+                f"{service.replicas}"
+            )
+    return problems
 
 
 def _describe(node: Node) -> str:

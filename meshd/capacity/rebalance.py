@@ -7,8 +7,8 @@ its service starts the successor first: the number of ready replicas never falls
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from meshd.capacity.placement import meets
 from meshd.model.desired import DesiredService
+from meshd.model.placement import allowed_nodes
 from meshd.model.replica import Replica
 from meshd.model.runtime import Node
 
@@ -19,6 +19,7 @@ def is_balanced_service(service: DesiredService) -> bool:
     volumes = any(each.type == "volume" and each.source for each in service.spec.volumes)
     return (
         not service.adopted
+        and not service.spec.is_global
         and not service.stops_first
         and not volumes
         and not service.rollout.is_unfinished
@@ -43,7 +44,7 @@ def next_move(
         group = replicas.get(service.key, ())
         if not is_balanced_service(service) or moving(group):
             continue
-        allowed = [n for n in active if all(meets(n, each) for each in service.spec.placement)]
+        allowed = allowed_nodes(service.spec, active)
         counts = Counter(replica.node for replica in group)
         if len(allowed) < 2:
             continue
@@ -68,7 +69,7 @@ def count_moves(
     for service in services:
         if not is_balanced_service(service):
             continue
-        allowed = [n for n in active if all(meets(n, each) for each in service.spec.placement)]
+        allowed = allowed_nodes(service.spec, active)
         names = Counter({node.name: 0 for node in allowed})
         for replica in replicas.get(service.key, ()):
             if replica.node in names:

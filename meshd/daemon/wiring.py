@@ -214,6 +214,7 @@ class Parts:
             clock=clock,
             random=random.Random(),
             certificates=lambda: certificates.served if certificates else NO_CERTIFICATES,
+            nodes=lambda: sampler.nodes,
         )
         schedules = ScheduleTable(store, stores.jobs, clock)
         jobs = self._jobs = JobManager(
@@ -258,7 +259,12 @@ class Parts:
         enforcement = self._enforcement = self._make_enforcement(claims, reconciler)
         lookup = Lookup(store, reconciler)
         preview = Preview(
-            store, stores.traffic, reconciler, random.Random(), runtime.capabilities.pause
+            store,
+            stores.traffic,
+            reconciler,
+            random.Random(),
+            runtime.capabilities.pause,
+            (lambda: sampler.nodes) if runtime.capabilities.swarm else None,
         )
         admission = Admission(
             runtime,

@@ -103,6 +103,8 @@ class Availability(StrEnum):
 class Node:
     """A machine that replicas can be placed on, with its CPUs in cores and memory in bytes.
 
+    - `id`: id on the runtime; `platform`: `OS/ARCHITECTURE` in the words of the engine. Empty: not
+      known.
     - `role`: `manager`, `leader` (of the managers) or `worker`; empty on a runtime with one node.
     - `address`: where other nodes reach it; empty: not known.
     - `state`: `ready`, or the runtime's word for a node that does not answer.
@@ -123,6 +125,8 @@ class Node:
     reserved_cpus: float = 0.0
     reserved_memory: int = 0
     drain_until: float = 0.0
+    id: str = ""
+    platform: str = ""
 
     @property
     def takes_replicas(self) -> bool:

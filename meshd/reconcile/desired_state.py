@@ -4,14 +4,15 @@ Owned by the reconciler, which calls `desired` in each pass. The store has the p
 rollouts; `meshd.spec.labels` reads the labels of containers to adopt.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from meshd.model.desired import Desired, DesiredService, desired_replicas
+from meshd.model.placement import count_global
 from meshd.model.rollout import Rollout, RolloutState, StoredProject
-from meshd.model.runtime import ObservedReplica, ReplicaState
+from meshd.model.runtime import Node, ObservedReplica, ReplicaState
 from meshd.publish.compile import route_conflicts
 from meshd.spec import labels
 from meshd.spec.errors import SpecError
@@ -33,9 +34,16 @@ _ORDERLY = (None, 0, 143)
 
 class DesiredStateBuilder:
     """Builds `Desired` from the store; caches what does not change between passes. `can_pause`:
-    whether the runtime can pause replicas."""
+    whether the runtime can pause replicas. `nodes`: the nodes that take replicas, none while they
+    are not known; None on a runtime with one node, where `mode: global` means one replica."""
 
-    def __init__(self, store: Store, can_pause: bool = True) -> None:
+    def __init__(
+        self,
+        store: Store,
+        can_pause: bool = True,
+        nodes: Callable[[], Sequence[Node]] | None = None,
+    ) -> None:
+        self._nodes = nodes
         self._can_pause = can_pause
         self._store = store
         self._copies_allowed = True
@@ -63,6 +71,9 @@ class DesiredStateBuilder:
         here = {n: p for n, p in self._store.projects.items() if n not in elsewhere}
         for name, stored in here.items():
             services += self._stored(name, stored, now)
+        if self._nodes is not None:
+            known = self._nodes()
+            services = [spread_globally(s, known, _count_listed(listed, s)) for s in services]
         taken = {service.key for service in services}
         services += self._adopted(listed, taken, now, stopping)
         desired = Desired(
@@ -247,6 +258,28 @@ def desired_count(store: Store, key: str, spec: Service, now: float) -> int:
     by_hand = override.replicas if override else None
     scaling = store.scaling.get(key)
     return desired_replicas(spec, by_hand, scaling.desired if scaling else None)
+
+
+def spread_globally(service: DesiredService, nodes: Sequence[Node], before: int) -> DesiredService:
+    """Return a service with `mode: global` with one replica for each node; with as many as `before`
+    while no node is known. A node has room for one, so that it leaves before its successor
+    starts, unless the file says otherwise."""
+    spec = service.spec
+    if not spec.is_global or not service.desired:
+        return service
+    count = count_global(spec, nodes) if nodes else max(before, 1)
+    order = service.order or spec.update.order or "stop-first"
+    return msgspec.structs.replace(service, desired=count, order=order)
+
+
+def _count_listed(listed: Mapping[str, ObservedReplica], service: DesiredService) -> int:
+    """Return how many replicas of a service with `mode: global` run."""
+    if not service.spec.is_global:
+        return 0
+    return sum(
+        f"{seen.project}/{seen.service}" == service.key and seen.state in _RUNS
+        for seen in listed.values()
+    )
 
 
 def _order_of_return(deployed: Service, previous: Service) -> UpdateOrder:

@@ -57,7 +57,7 @@ from meshd.model.request import (
     RunPass,
     StageVolume,
 )
-from meshd.model.runtime import CommandResult, ObservedReplica
+from meshd.model.runtime import CommandResult, Node, ObservedReplica
 from meshd.publish.compile import EdgeSettings
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
@@ -158,6 +158,7 @@ class Reconciler:
     - `in_flight`: requests in flight by replica; the caller keeps it current.
     - `traffic`: what canary analyses read; None: rollouts run without analysis.
     - `start_slots`: how many replicas may start at the same time; 0: no limit.
+    - `nodes`: those that take replicas; none while they are not known.
     - `on_ready`: called with a service's key and the seconds a replica took to become ready.
     """
 
@@ -184,6 +185,7 @@ class Reconciler:
         clock: Callable[[], float],
         random: RandomSource,
         certificates: Callable[[], ServedCertificates] = ServedCertificates,
+        nodes: Callable[[], Sequence[Node]] = tuple,
     ) -> None:
         self._runtime = runtime
         self._watch = watch
@@ -207,7 +209,9 @@ class Reconciler:
         self._ready = asyncio.Event()
         self._drain_requests: list[DrainReplica] = []
         self._analyses = AnalysisFeed(CanaryAnalysisLog(store), traffic)
-        self._desired_state = DesiredStateBuilder(store, runtime.capabilities.pause)
+        self._desired_state = DesiredStateBuilder(
+            store, runtime.capabilities.pause, nodes if runtime.capabilities.swarm else None
+        )
         self._prober = Prober(wake.set, probe, clock)
         self._builder = ReplicaSpecBuilder(self._desired_state, store, publisher, gateways, claims)
         self._executor = Executor(runtime, self._builder, gateways, self._on_done)

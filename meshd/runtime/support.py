@@ -105,6 +105,14 @@ def _refused_build(build: Build, can: Capabilities) -> Iterator[str]:
         )
 
 
+def _needs_swarm(service: Service) -> Iterator[str]:
+    """Yield the parts of `deploy.placement` that one host has no use for."""
+    if service.swarm_constraints:
+        yield f"the constraint {', '.join(service.swarm_constraints)} has an effect in a Swarm only"
+    if service.spread or service.max_per_node:
+        yield "preferences and max_replicas_per_node have an effect in a Swarm only"
+
+
 def _missing(service: Service, can: Capabilities) -> list[NewerFeature]:
     """Return the features that the engine is too old for."""
     return [] if can.engine_api is None else missing_features(service, can.engine_api)
@@ -116,6 +124,8 @@ def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
             yield f"{each}, and is ignored"
     if can.swarm:
         yield from limits.ignored(service)
+    else:
+        yield from _needs_swarm(service)
     if can.images and not can.buildkit and service.build is not None:
         for key in cache_keys(service.build):
             yield f"build.{key} is ignored without the plugin buildx of the docker command"

@@ -192,6 +192,9 @@ async def test_replicas_on_all_nodes_of_three_and_a_node_is_lost(
     tmp_path: Path, engine_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = read_project(tmp_path, engine_image)
+    (web,) = project.services
+    limited = web.model_copy(update={"max_per_node": 1})
+    project = project.model_copy(update={"services": (limited,)})
     with own_swarm(["m1", "w1", "w2"], engine_image) as nodes:
         monkeypatch.setenv("DOCKER_HOST", nodes[0].host)
         async with swarm_runtime(PROJECT) as runtime:
@@ -202,6 +205,8 @@ async def test_replicas_on_all_nodes_of_three_and_a_node_is_lost(
             await start(runtime, project, "web-1", "web-2", "web-3")
             found = {seen.node: seen for seen in await runtime.list()}
             assert set(found) == {"m1", "w1", "w2"}
+            with pytest.raises(StartFailed, match="m1, w1, w2 may have no more than 1 of the"):
+                await start(runtime, project, "web-4")
             for seen in found.values():
                 await wait_until(lambda s=seen: _is_up(str(s.host), s.port), 20)
                 assert seen.host == next(n.address for n in nodes if n.name == seen.node)

@@ -162,7 +162,7 @@ class Admission:
         desired = self._reconciler.view().desired.services
         others = [s for s in desired if s.project != project.name]
         more = {s.key: max_surge(s) for s in ours if s.rollout.is_rolling}
-        problems = [*placement.check(project.services, nodes)]
+        problems = [*placement.check(project.services, nodes, self._runtime.capabilities.swarm)]
         jobs, can = self._jobs(), self._runtime.capabilities
         demands = [job_demand.demand_of(job, can.memory_limits) for job in jobs]
         problems += admission.check(ours, others, more, nodes, can, demands)

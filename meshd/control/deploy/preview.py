@@ -3,7 +3,7 @@
 Used by admission checks and deployments. The simulation is `meshd.reconcile.preview` (pure).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -13,7 +13,8 @@ from meshd.model.desired import Desired, DesiredService
 from meshd.model.operation import Operation
 from meshd.model.replica import RandomSource
 from meshd.model.rollout import Rollout, RolloutState, next_rollout
-from meshd.reconcile.desired_state import desired_count, warm_count
+from meshd.model.runtime import Node
+from meshd.reconcile.desired_state import desired_count, spread_globally, warm_count
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.preview.impact import describe_impact
 from meshd.reconcile.preview.settings_diff import diff_settings
@@ -29,7 +30,7 @@ DAY: Final = 86400.0
 
 class Preview:
     """Simulates from the state as of the last pass; changes nothing. `can_pause`: whether the
-    runtime can pause replicas, so that there is a warm pool."""
+    runtime can pause replicas, so that there is a warm pool. `nodes`: see `DesiredStateBuilder`."""
 
     def __init__(
         self,
@@ -38,7 +39,9 @@ class Preview:
         reconciler: Reconciler,
         random: RandomSource,
         can_pause: bool,
+        nodes: Callable[[], Sequence[Node]] | None = None,
     ) -> None:
+        self._nodes = nodes
         self._can_pause = can_pause
         self._store = store
         self._traffic = traffic
@@ -73,6 +76,9 @@ class Preview:
                     ),
                 )
             )
+        if self._nodes is not None:
+            nodes = self._nodes()
+            services = [spread_globally(each, nodes, each.desired) for each in services]
         return services
 
     def operations(

@@ -64,8 +64,10 @@ def refused(service: Service) -> Iterator[str]:
         yield "security_opt does not exist in a Swarm: tasks have the defaults of the engine"
     if any(":" in link for link in service.options.links):
         yield "links with an alias do not exist in a Swarm; use an alias of the network"
-    if service.mode in ("global", "global-job"):
-        yield f"deploy.mode: {service.mode} is not supported in a Swarm; set deploy.replicas"
+    if service.mode == "global-job":
+        yield "deploy.mode: global-job is not supported in a Swarm; use replicated-job"
+    if service.is_global and service.mesh.scale is not None:
+        yield "x-mesh.scale is of no use with deploy.mode: global, one replica for each node"
     for name in ("post_start", "pre_stop"):
         if getattr(service, name):
             yield f"{name} does not exist in a Swarm: a manager runs no commands on other nodes"

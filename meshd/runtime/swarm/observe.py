@@ -50,7 +50,7 @@ class SwarmNode:
     - `availability`: `active`, `pause` or `drain`.
     - `role`: `manager`, `leader` or `worker`; `state`: the Swarm's word for `ready`.
     - `engine`: the version of its engine.
-    - `drain_until`: see `meshd.model.runtime.Node`.
+    - `drain_until`, `platform`: see `meshd.model.runtime.Node`.
     """
 
     id: str
@@ -65,6 +65,7 @@ class SwarmNode:
     state: str = "ready"
     engine: str = ""
     drain_until: float = 0.0
+    platform: str = ""
 
     @property
     def takes_tasks(self) -> bool:
@@ -87,6 +88,8 @@ class SwarmNode:
             reserved_cpus=reserved[0],
             reserved_memory=reserved[1],
             drain_until=self.drain_until,
+            id=self.id,
+            platform=self.platform,
         )
 
 
@@ -114,6 +117,9 @@ def parse_node(info: Info) -> SwarmNode:
         labels={**engine, **{key: own[key] for key in own if key != DRAIN_UNTIL}},
         state=info["Status"]["State"],
         engine=str((about.get("Engine") or {}).get("EngineVersion") or ""),
+        platform="/".join(
+            str((about.get("Platform") or {}).get(part, "")) for part in ("OS", "Architecture")
+        ),
         drain_until=_parse_number(own.get(DRAIN_UNTIL, "")),
     )
 

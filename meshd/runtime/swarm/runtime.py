@@ -3,13 +3,14 @@
 Implements `Runtime` for the control process, through the engine of a manager on this host. The
 Swarm holds the state: labels of services mark what is ours, configs hold the claims, so that a
 meshd on another manager finds everything again. Neighbours: `view` (observes), `api`
-(requests), `service_spec` (pure: the engine's JSON), `changes` (pure: events), `networks`,
-`secrets`, `claims`.
+(requests), `service_spec` (pure: the engine's JSON), `changes` (pure: events), `placement` (pure:
+nodes), `networks`, `secrets`, `claims`.
 """
 
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -65,6 +66,7 @@ from meshd.runtime.swarm.observe import (
     is_missing_image,
     reserved_by_node,
 )
+from meshd.runtime.swarm.placement import Choice, PendingPlaces, choose
 from meshd.runtime.swarm.secrets import SwarmSecrets
 from meshd.runtime.swarm.service_spec import image_of, service_spec, stopped_spec
 from meshd.runtime.swarm.view import FoundReplica, SwarmView, not_found
@@ -93,6 +95,8 @@ START_PATIENCE: Final = 600.0
 """Seconds until a task runs: its node may have to pull a large image first."""
 PENDING_PATIENCE: Final = 3.0
 """Seconds that a task may wait for a node, once the Swarm has said why it has none."""
+NO_SUITABLE_NODE: Final = "no suitable node"
+"""Beginning of Swarm's reason for a task that has no node."""
 STOP_MARGIN: Final = 20.0
 """Seconds that stopping may take beyond the grace period."""
 FIRST_POLL, LONGEST_POLL = 0.05, 0.5
@@ -123,6 +127,7 @@ class SwarmRuntime:
         self._capabilities = CAPABILITIES
         self._node_address = ""
         self._logging_driver = DEFAULT_LOG_DRIVER
+        self._pending = PendingPlaces()
         self._wake = asyncio.Event()
 
     @property
@@ -293,9 +298,48 @@ class SwarmRuntime:
             found = await self._images.pin(service, fetch=False)
             pin = {"image_id": found.image_id, "image_digest": found.image_digest}
             replica = replace(replica, service=service.model_copy(update=pin))
+        if replica.job or replica.node is not None:
+            return await self._create(replica)
+        choice = await self._choose(replica)
+        limited = replace(replica, avoid=(*replica.avoid, *choice.full))
+        try:
+            if choice.node is not None:
+                try:
+                    return await self._create(replace(limited, node=choice.node))
+                except StartFailed as failure:
+                    if NO_SUITABLE_NODE not in str(failure):
+                        raise
+            return await self._create(limited)
+        except StartFailed as failure:
+            raise StartFailed(f"{failure}{_describe_full(service, choice)}") from failure
+        finally:
+            self._pending.nodes.pop(replica.name, None)
+
+    async def _choose(self, replica: ReplicaSpec) -> Choice:
+        """Return where a replica is placed, and count it there until it has started. Replicas of
+        other revisions do not count, as they are being replaced."""
+        nodes = await self.all_nodes()
+        seen = [each for each in await self._view.all() if each.state is not ReplicaState.EXITED]
+        key = f"{replica.project}/{replica.service.name}/{replica.revision}"
+        own = Counter(
+            each.node
+            for each in seen
+            if f"{each.project}/{each.service}/{each.revision}" == key
+            and labels.JOB not in each.labels
+        )
+        own += self._pending.count(key, {each.name for each in seen if each.node})
+        found = choose(
+            replica.service, nodes, own, Counter(each.node for each in seen), replica.avoid
+        )
+        if found.node is not None:
+            self._pending.nodes[replica.name] = (key, found.node)
+        return found
+
+    async def _create(self, replica: ReplicaSpec) -> ObservedReplica:
+        """Create the service of a replica, and return the replica once its task runs."""
         secrets = await self._secrets.ensure(replica)
         body = service_spec(replica, secrets, self._logging_driver)
-        login = await find_login(service.image)
+        login = await find_login(replica.service.image)
         try:
             made = await self._api.create("services", body, login.headers, StartFailed)
         except NameTaken as taken:
@@ -501,6 +545,15 @@ class SwarmRuntime:
 
 def _by_name(replicas: Sequence[ObservedReplica]) -> dict[str, ObservedReplica]:
     return {seen.name: seen for seen in replicas}
+
+
+def _describe_full(service: Service, choice: Choice) -> str:
+    """Return which nodes have the most replicas that they may have; empty if none has."""
+    if not choice.full:
+        return ""
+    return (
+        f"; {', '.join(choice.full)} may have no more than {service.most_per_node} of the service"
+    )
 
 
 def _has_begun(task: Info | None) -> bool:

@@ -210,7 +210,7 @@ def _resources(service: Service) -> Info:
 
 
 def _placement(replica: ReplicaSpec) -> Info:
-    constraints = list(replica.service.placement)
+    constraints = list(replica.service.constraints)
     if replica.node is not None:
         constraints.append(f"node.hostname=={replica.node}")
     constraints += [f"node.hostname!={node}" for node in replica.avoid]

@@ -4,7 +4,9 @@ Part of `meshd.spec.model.project`; built by `meshd.spec.reader.service` and `me
 """
 
 from operator import attrgetter
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
 
 from meshd.spec.model.base import Duration, Model, ServiceName, Size
 from meshd.spec.model.container import (
@@ -61,6 +63,11 @@ class Service(Model):
     - `stop_signal`: empty if the file names none; then the signal of the image holds, or SIGTERM
     - `stop_grace_period`: seconds between the stop signal and the kill
     - `mode`: Compose `deploy.mode`; replicas of a job end once their work is done
+    - `placement`: constraints that each runtime checks; `swarm_constraints`: those that a Swarm
+      alone can check
+    - `spread`: labels of nodes whose values get the same number of replicas, as in
+      `deploy.placement.preferences`
+    - `max_per_node`: replicas on one node; 0 means any number
     - `wait_healthy`, `wait_completed`: the services of `depends_on` that need a healthy replica
       first, or must have ended with code 0, not only have been started
     - `optional_dependencies`: those that need not start or succeed (`required: false`)
@@ -99,6 +106,9 @@ class Service(Model):
     update: UpdateConfig = UpdateConfig()
     restart: RestartPolicy = RestartPolicy()
     placement: tuple[str, ...] = ()
+    swarm_constraints: tuple[str, ...] = ()
+    spread: tuple[str, ...] = ()
+    max_per_node: Annotated[int, Field(ge=0)] = 0
     depends_on: tuple[str, ...] = ()
     wait_healthy: tuple[str, ...] = ()
     wait_completed: tuple[str, ...] = ()
@@ -185,6 +195,21 @@ class Service(Model):
         if self.is_passthrough(self.port):
             return self.mesh.health.resolve(tcp=True)
         return self.mesh.probe
+
+    @property
+    def is_global(self) -> bool:
+        """Whether each node of a Swarm runs one replica. On one host it is one replica."""
+        return self.mode == "global"
+
+    @property
+    def most_per_node(self) -> int:
+        """Replicas on one node of a Swarm; 0: any number."""
+        return 1 if self.is_global else self.max_per_node
+
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """All constraints on its nodes."""
+        return (*self.placement, *self.swarm_constraints)
 
     @property
     def runs_to_completion(self) -> bool:

@@ -17,9 +17,10 @@ CONSTRAINT: Final = re.compile(
     r"\s*(node\.hostname|(node|engine)\.labels\.[\w.-]+)\s*(==|!=)\s*[\w.-]+\s*"
 )
 
-_SWARM_CONSTRAINT: Final = re.compile(
+SWARM_CONSTRAINT: Final = re.compile(
     r"\s*node\.(id|role|platform\.(os|arch))\s*(==|!=)\s*[\w.-]+\s*"
 )
+_SPREAD: Final = re.compile(r"(node|engine)\.labels\.[\w.-]+")
 
 
 def deploy_keys(fields: FieldValues) -> KeyTable:
@@ -32,6 +33,7 @@ def deploy_keys(fields: FieldValues) -> KeyTable:
             "restart_policy": partial(_read_restart_policy, fields),
             "update_config": partial(_read_update_config, fields),
             "placement": partial(_read_placement, fields),
+            "endpoint_mode": _read_endpoint_mode,
         },
         refused={"job": "meshd runs only services; use x-mesh.schedule for one-off jobs"},
         warned=unsupported_keys.DEPLOY_WARNED,
@@ -67,7 +69,8 @@ def read_restart(fields: FieldValues, at: Cursor) -> None:
 
 
 def _read_mode(fields: FieldValues, at: Cursor) -> None:
-    """Read `mode`. On one engine, `global` and `global-job` are one replica."""
+    """Read `mode`. On one engine, `global` and `global-job` are one replica; a Swarm runs one of
+    `global` on each node."""
     fields.set_value(
         "mode",
         at,
@@ -159,28 +162,63 @@ def _read_update_config(fields: FieldValues, at: Cursor) -> None:
 
 
 def _read_placement(fields: FieldValues, at: Cursor) -> None:
+    put = fields.set_value
     at.read_keys(
         KeyTable(
             read={
-                "constraints": partial(
-                    fields.set_value, "placement", read=lambda c: c.read_items(_read_constraint)
-                )
+                "constraints": partial(_read_constraints, fields),
+                "preferences": partial(
+                    put, "spread", read=lambda c: c.read_items(_read_preference)
+                ),
+                "max_replicas_per_node": partial(put, "max_per_node", read=Cursor.read_integer),
             },
-            warned=unsupported_keys.PLACEMENT_WARNED,
         )
     )
 
 
-def _read_constraint(at: Cursor) -> str | None:
-    """Read one constraint; None, with a warning, if it is about something that only a Swarm cluster
-    has."""
+def _read_constraints(fields: FieldValues, at: Cursor) -> None:
+    """Read constraints. Those about what only a Swarm has are a separate field, because another
+    runtime runs the service without them."""
+    texts = at.read_items(_read_constraint)
+
+    def put(name: str, pattern: re.Pattern[str]) -> None:
+        found = [text for text in texts if pattern.fullmatch(text)]
+        if found:
+            fields.set_value(name, at, read=lambda _: found)
+
+    put("placement", CONSTRAINT)
+    put("swarm_constraints", SWARM_CONSTRAINT)
+
+
+def _read_constraint(at: Cursor) -> str:
     text = at.read_string()
-    if _SWARM_CONSTRAINT.fullmatch(text):
-        at.add_warning("this constraint has no effect; only a Swarm cluster has it")
-        return None
-    if not CONSTRAINT.fullmatch(text):
+    if not (CONSTRAINT.fullmatch(text) or SWARM_CONSTRAINT.fullmatch(text)):
         at.fail(
-            f"{text!r} is not a valid constraint; expected e.g. node.labels.disk==ssd or "
-            "node.hostname!=host1"
+            f"{text!r} is not a valid constraint; expected e.g. node.labels.disk==ssd, "
+            "node.hostname!=host1 or node.role==worker"
         )
     return text
+
+
+def _read_preference(at: Cursor) -> str:
+    """Read one preference: the label over whose values replicas are spread."""
+    labels: list[str] = []
+
+    def read_label(child: Cursor) -> None:
+        labels.append(text := child.read_string())
+        if not _SPREAD.fullmatch(text):
+            child.fail(f"{text!r} is not a label of nodes; expected e.g. node.labels.zone")
+
+    at.read_keys(KeyTable(read={"spread": read_label}))
+    if not labels:
+        at.fail("a preference needs the key spread, e.g. spread: node.labels.zone")
+    return labels[0]
+
+
+def _read_endpoint_mode(at: Cursor) -> None:
+    """Read `endpoint_mode`. A name always has the addresses of all replicas, as with `dnsrr`."""
+    if at.read_one_of("vip", "dnsrr") == "vip":
+        at.add_warning(
+            "endpoint_mode: vip has no effect: the name of a plain service has the addresses of "
+            "all its containers, and the mesh balances the others"
+        )

@@ -30,15 +30,10 @@ BUILD_WARNED: Final = {
     "sbom": _BUILDKIT,
 }
 DEPLOY_WARNED: Final = {
-    "endpoint_mode": "a plain service resolves to all its containers, and the mesh balances others",
     "labels": "use the labels of the service",
     "rollback_config": "a rollback uses update_config",
 }
 RESOURCE_WARNED: Final = {"generic_resources": _SWARM}
-PLACEMENT_WARNED: Final = {
-    "preferences": "replicas are always spread over the nodes",
-    "max_replicas_per_node": "use constraints",
-}
 FILE_WARNED: Final = {
     "driver": _SWARM,
     "driver_opts": _SWARM,

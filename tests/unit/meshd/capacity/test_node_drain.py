@@ -72,6 +72,13 @@ VOLUME = {"volumes": [{"type": "volume", "source": "data", "target": "/d"}]}
             False,
             ["no other node takes replicas (m1 is cordoned, m2 is down, m3 is drained)"],
         ),
+        (wanted(mode="global"), 1, (W1, M1), False, []),
+        (
+            wanted(max_per_node=1), 1, (W1, M1), False,
+            ["shop/web: deploy.placement.max_replicas_per_node: 1 allows 1 replicas on m1, and it "
+             "has 2"],
+        ),
+        (wanted(max_per_node=2), 1, (W1, M1), False, []),
         (wanted(), 1, (W1,), False, ["no other node takes replicas (it is the only one)"]),
         (wanted(), 0, (W1,), False, []),
     ],

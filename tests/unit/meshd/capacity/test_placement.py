@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshd.capacity.placement import check, meets
+from meshd.capacity.placement import check
 from meshd.model.runtime import Node
 from meshd.spec.model import Service
 
@@ -10,23 +10,8 @@ ONE = Node("one", 4.0, 2**30, {"disk": "SSD", "com.example.zone": "a"})
 TWO = Node("two", 4.0, 2**30)
 
 
-@pytest.mark.parametrize(
-    ("constraint", "one", "two"),
-    [
-        ("node.hostname==one", True, False),
-        ("node.hostname != one", False, True),
-        ("node.labels.disk==ssd", True, False),
-        ("engine.labels.disk == ssd", True, False),
-        ("node.labels.disk!=ssd", False, True),
-        ("node.labels.com.example.zone==a", True, False),
-    ],
-)
-def test_which_nodes_meet_a_constraint(constraint: str, one: bool, two: bool) -> None:
-    assert (meets(ONE, constraint), meets(TWO, constraint)) == (one, two)
-
-
-def service(*constraints: str) -> Service:
-    return Service.model_validate({"name": "web", "placement": constraints})
+def service(*constraints: str, **more: object) -> Service:
+    return Service.model_validate({"name": "web", "placement": constraints, **more})
 
 
 @pytest.mark.parametrize(
@@ -47,3 +32,28 @@ def test_the_problem_lists_the_nodes() -> None:
 
 def test_without_known_nodes_there_is_no_problem() -> None:
     assert not check([service("node.hostname==three")], [])
+
+
+def test_only_a_swarm_checks_what_only_a_swarm_has() -> None:
+    workers = service(swarm_constraints=["node.role==worker"])
+    managers = [Node("m1", 1.0, 2**30, role="leader"), Node("m2", 1.0, 2**30, role="manager")]
+    assert check([workers], managers) == []
+    (problem,) = check([workers], managers, swarm=True)
+    assert problem.startswith("service web: no node meets deploy.placement.constraints node.role")
+
+
+@pytest.mark.parametrize(
+    ("fields", "problems"),
+    [
+        ({"max_per_node": 2, "replicas": 4}, []),
+        (
+            {"max_per_node": 2, "replicas": 5},
+            ["service web: deploy.placement.max_replicas_per_node: 2 allows 4 replicas on one, "
+             "two, and deploy.replicas is 5"],
+        ),
+        ({"mode": "global", "replicas": 5}, []),
+    ],
+)  # fmt: skip
+def test_too_many_replicas_for_the_nodes(fields: dict[str, object], problems: list[str]) -> None:
+    assert check([service(**fields)], [ONE, TWO], swarm=True) == problems
+    assert check([service(**fields)], [ONE, TWO]) == []

@@ -58,8 +58,9 @@ def test_replicas_move_to_the_node_with_the_fewest(
         wanted(volumes=[{"type": "volume", "source": "data", "target": "/d"}]),
         wanted(rollout(state=RolloutState.ROLLING)),
         wanted(placement=["node.hostname==m1"]),
+        wanted(mode="global"),
     ],
-    ids=["stops first", "has data", "is in a rollout", "is pinned"],
+    ids=["stops first", "has data", "is in a rollout", "is pinned", "is everywhere"],
 )
 def test_which_services_stay(service: DesiredService) -> None:
     replicas = {service.key: group({"m1": 4})}

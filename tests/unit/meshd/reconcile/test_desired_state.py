@@ -8,7 +8,7 @@ import pytest
 
 from meshd.model.desired import DesiredService
 from meshd.model.rollout import Override, RolloutState
-from meshd.model.runtime import ObservedReplica, ReplicaState
+from meshd.model.runtime import Node, ObservedReplica, ReplicaState
 from meshd.reconcile.desired_state import DesiredStateBuilder
 from meshd.spec.labels import CLONE_OF
 from meshd.spec.model import Project, Service
@@ -154,6 +154,25 @@ def test_a_rolled_back_service_is_desired_at_its_previous_revision(store: Store)
     assert (service_now.revision, service_now.spec.image) == ("r1", "good")
     store.leave("shop")
     assert only_service(DesiredStateBuilder(store)).desired == 0
+
+
+def test_a_global_service_has_a_replica_for_each_node(store: Store) -> None:
+    """While no node is known, it has as many as before. One node leaves before the successor of
+    its replica starts."""
+    service = Service(name="agent", image="a", mode="global", placement=("node.hostname!=m1",))
+    store.deploy(Project(name="shop", services=(service,)), {"agent": "r1"}, "me", "", 1.0)
+    nodes = [Node(name, 1.0, 1) for name in ("m1", "w1", "w2", "w3")]
+    found = only_service(DesiredStateBuilder(store, False, lambda: nodes))
+    assert (found.desired, found.stops_first) == (3, True)
+    running = [
+        ObservedReplica(name, name, "shop", "agent", "r1", ReplicaState.RUNNING, managed=True)
+        for name in ("a", "b")
+    ]
+    assert only_service(DesiredStateBuilder(store, False, tuple), *running).desired == 2
+    assert only_service(DesiredStateBuilder(store, False, tuple)).desired == 1
+    assert only_service(DesiredStateBuilder(store)).desired == 1
+    store.leave("shop")
+    assert only_service(DesiredStateBuilder(store, False, lambda: nodes)).desired == 0
 
 
 DATA = {"volumes": [{"type": "volume", "source": "db", "target": "/data"}]}

@@ -876,8 +876,8 @@ def test_mesh_labels_of_a_service_replace_x_mesh(tmp_path: Path) -> None:
         ),
         ("attach: false", "4: service web: attach: this key has no effect; "),
         (
-            "deploy: {placement: {constraints: [node.role == manager]}}",
-            "4: service web: deploy.placement.constraints[0]: this constraint has no effect; only",
+            "deploy: {endpoint_mode: vip}",
+            "4: service web: deploy.endpoint_mode: endpoint_mode: vip has no effect: the name of a",
         ),
         ("working_dir: $NOPE", "4: service web: working_dir: the variable NOPE is not set"),
         (

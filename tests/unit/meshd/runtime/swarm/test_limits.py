@@ -35,7 +35,11 @@ def lacks(tmp_path: Path, text: str) -> tuple[list[str], list[str]]:
         ("security_opt: ['label:disable']", "security_opt does not exist in a Swarm"),
         ("volumes_from: [other]", "volumes_from does not exist in a Swarm"),
         ("links: ['other:o']", "links with an alias do not exist in a Swarm"),
-        ("deploy: {mode: global}", "deploy.mode: global is not supported in a Swarm"),
+        ("deploy: {mode: global-job}", "deploy.mode: global-job is not supported in a Swarm"),
+        (
+            "deploy: {mode: global}\n    x-mesh: {scale: {min: 1, max: 2}}",
+            "x-mesh.scale is of no use with deploy.mode: global",
+        ),
         ("mac_address: 02:42:ac:11:65:43", "mac_address does not exist in a Swarm"),
         ("networks: {default: {ipv4_address: 10.9.0.2}}", "networks.default: fixed addresses"),
         ("ports: ['127.0.0.1:80:80']", "a Swarm publishes on all addresses of a node"),

@@ -56,6 +56,7 @@ def test_a_node_has_its_address_and_labels() -> None:
             memory=25276063744,
             labels={"zone": "north"},
             engine=MANAGER.engine,
+            platform="linux/x86_64",
         )
         == MANAGER
     )

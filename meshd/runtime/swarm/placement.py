@@ -1,0 +1,90 @@
+"""The node for a new replica, as Swarm would choose it for a task of a service with many. Pure.
+
+`SwarmRuntime.start` asks. Each replica is a separate Swarm service, so that Swarm knows neither how
+many replicas of a service a node has (`max_replicas_per_node`, `mode: global`) nor how they are
+spread (`preferences`). What Swarm checks in addition, such as ports of the host, may rule the node
+out; the replica then starts wherever Swarm finds a place within the limits.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from meshd.model.placement import allowed_nodes, label_of
+from meshd.model.runtime import Node
+from meshd.spec.model import Service
+
+ROUNDING: Final = 1e-9
+"""Cores by which sums of CPU shares may be off as floating-point numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where a replica is placed.
+
+    - `node`: its node; None: the Swarm chooses.
+    - `full`: nodes that must not get one, because they have the most replicas that they may have.
+    """
+
+    node: str | None = None
+    full: tuple[str, ...] = ()
+
+
+def choose(
+    service: Service,
+    nodes: Sequence[Node],
+    own: Mapping[str, int],
+    tasks: Mapping[str, int],
+    avoid: Collection[str] = (),
+) -> Choice:
+    """Return where one more replica is placed.
+
+    - `own`: replicas of the service by node, those that start included.
+    - `tasks`: tasks of all services by node.
+    - `avoid`: nodes without an answer.
+    """
+    most = service.most_per_node
+    full = tuple(sorted(name for name, count in own.items() if most and count >= most))
+    cpus, memory = service.resources.reserved_cpus, service.resources.reserved_memory
+    fitting = [
+        node
+        for node in allowed_nodes(service, nodes)
+        if node.takes_replicas
+        and node.name not in full
+        and node.name not in avoid
+        and node.cpus - node.reserved_cpus >= cpus - ROUNDING
+        and node.memory - node.reserved_memory >= memory
+    ]
+    for label in service.spread:
+        fitting = _emptiest_group(label, fitting, own)
+    if not fitting:
+        return Choice(None, full)
+    best = min(fitting, key=lambda n: (own.get(n.name, 0), tasks.get(n.name, 0), n.name))
+    return Choice(best.name, full)
+
+
+def _emptiest_group(label: str, nodes: Sequence[Node], own: Mapping[str, int]) -> list[Node]:
+    """Return the nodes with the value of a label that the fewest replicas have."""
+    counts = Counter({label_of(node, label): 0 for node in nodes})
+    for node in nodes:
+        counts[label_of(node, label)] += own.get(node.name, 0)
+    least = min(counts, key=lambda value: (counts[value], value), default="")
+    return [node for node in nodes if label_of(node, label) == least]
+
+
+@dataclass(slots=True)
+class PendingPlaces:
+    """The nodes of replicas whose tasks are not listed yet, by replica. Starts run at the same
+    time, and each has to know of the others."""
+
+    nodes: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def count(self, key: str, listed: Collection[str]) -> Counter[str]:
+        """Return the number of replicas of a service by node that start, without the listed
+        ones."""
+        return Counter(
+            node
+            for name, (service, node) in self.nodes.items()
+            if service == key and name not in listed
+        )

@@ -1,0 +1,60 @@
+"""The node for one more replica: within limits, evenly over labels, and where the fewest run."""
+
+from typing import Any
+
+import pytest
+
+from meshd.model.runtime import Availability, Node
+from meshd.runtime.swarm.placement import Choice, PendingPlaces, choose
+from meshd.spec.model import Service
+
+
+def node(name: str, zone: str = "", **fields: Any) -> Node:
+    labels = {"zone": zone} if zone else {}
+    return Node(name, 4.0, 2**33, labels, role="worker", **fields)
+
+
+ABC = [node("a", "north"), node("b", "north"), node("c", "south")]
+ZONES = {"spread": ["node.labels.zone"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "own", "tasks", "choice"),
+    [
+        ({}, {}, {}, Choice("a")),
+        ({}, {"a": 1}, {}, Choice("b")),
+        ({}, {"a": 1, "b": 1, "c": 1}, {"a": 5, "b": 4, "c": 9}, Choice("b")),
+        (ZONES, {"a": 1}, {}, Choice("c")),
+        (ZONES, {"a": 1, "c": 1}, {}, Choice("b")),
+        (ZONES, {"a": 1, "b": 1, "c": 1}, {}, Choice("c")),
+        ({"max_per_node": 1}, {"a": 1, "b": 1}, {}, Choice("c", ("a", "b"))),
+        ({"max_per_node": 1}, {"a": 1, "b": 1, "c": 1}, {}, Choice(None, ("a", "b", "c"))),
+        ({"mode": "global"}, {"b": 1}, {"a": 9}, Choice("c", ("b",))),
+        ({"placement": ["node.labels.zone==south"]}, {"c": 7}, {}, Choice("c")),
+        ({"swarm_constraints": ["node.role==manager"]}, {}, {}, Choice()),
+        ({"resources": {"reserved_cpus": 5.0}}, {}, {}, Choice()),
+        ({"resources": {"reserved_memory": 2**34}}, {}, {}, Choice()),
+    ],
+)
+def test_which_node_is_chosen(
+    fields: dict[str, Any], own: dict[str, int], tasks: dict[str, int], choice: Choice
+) -> None:
+    service = Service.model_validate({"name": "web", **fields})
+    assert choose(service, ABC, own, tasks) == choice
+
+
+def test_nodes_that_take_no_replicas_or_do_not_answer_are_left_out() -> None:
+    nodes = [
+        node("a", availability=Availability.PAUSE),
+        node("b", state="down"),
+        node("c"),
+        node("d", reserved_cpus=3.5),
+        node("e"),
+    ]
+    service = Service.model_validate({"name": "web", "resources": {"reserved_cpus": 1.0}})
+    assert choose(service, nodes, {}, {}, avoid=["c"]) == Choice("e")
+
+
+def test_replicas_that_start_at_the_same_time_know_of_each_other() -> None:
+    pending = PendingPlaces({"web-1": ("web", "a"), "web-2": ("web", "a"), "db-1": ("db", "b")})
+    assert pending.count("web", ["web-1"]) == {"a": 1}
