@@ -20,7 +20,7 @@ ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class NodeChoice:
     """Where a replica is placed.
 
     - `node`: its node; None: the Swarm chooses.
@@ -37,7 +37,7 @@ def choose(
     own: Mapping[str, int],
     tasks: Mapping[str, int],
     avoid: Collection[str] = (),
-) -> Choice:
+) -> NodeChoice:
     """Return where one more replica is placed.
 
     - `own`: replicas of the service by node, those that start included.
@@ -59,9 +59,9 @@ def choose(
     for label in service.spread:
         fitting = _emptiest_group(label, fitting, own)
     if not fitting:
-        return Choice(None, full)
+        return NodeChoice(None, full)
     best = min(fitting, key=lambda n: (own.get(n.name, 0), tasks.get(n.name, 0), n.name))
-    return Choice(best.name, full)
+    return NodeChoice(best.name, full)
 
 
 def _emptiest_group(label: str, nodes: Sequence[Node], own: Mapping[str, int]) -> list[Node]:

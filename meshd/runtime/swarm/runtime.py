@@ -66,7 +66,7 @@ from meshd.runtime.swarm.observe import (
     is_missing_image,
     reserved_by_node,
 )
-from meshd.runtime.swarm.placement import Choice, PendingPlaces, choose
+from meshd.runtime.swarm.placement import NodeChoice, PendingPlaces, choose
 from meshd.runtime.swarm.secrets import SwarmSecrets
 from meshd.runtime.swarm.service_spec import image_of, service_spec, stopped_spec
 from meshd.runtime.swarm.view import FoundReplica, SwarmView, not_found
@@ -315,7 +315,7 @@ class SwarmRuntime:
         finally:
             self._pending.nodes.pop(replica.name, None)
 
-    async def _choose(self, replica: ReplicaSpec) -> Choice:
+    async def _choose(self, replica: ReplicaSpec) -> NodeChoice:
         """Return where a replica is placed, and count it there until it has started. Replicas of
         other revisions do not count, as they are being replaced."""
         nodes = await self.all_nodes()
@@ -547,7 +547,7 @@ def _by_name(replicas: Sequence[ObservedReplica]) -> dict[str, ObservedReplica]:
     return {seen.name: seen for seen in replicas}
 
 
-def _describe_full(service: Service, choice: Choice) -> str:
+def _describe_full(service: Service, choice: NodeChoice) -> str:
     """Return which nodes have the most replicas that they may have; empty if none has."""
     if not choice.full:
         return ""

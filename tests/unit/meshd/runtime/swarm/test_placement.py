@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meshd.model.runtime import Availability, Node
-from meshd.runtime.swarm.placement import Choice, PendingPlaces, choose
+from meshd.runtime.swarm.placement import NodeChoice, PendingPlaces, choose
 from meshd.spec.model import Service
 
 
@@ -21,23 +21,23 @@ ZONES = {"spread": ["node.labels.zone"]}
 @pytest.mark.parametrize(
     ("fields", "own", "tasks", "choice"),
     [
-        ({}, {}, {}, Choice("a")),
-        ({}, {"a": 1}, {}, Choice("b")),
-        ({}, {"a": 1, "b": 1, "c": 1}, {"a": 5, "b": 4, "c": 9}, Choice("b")),
-        (ZONES, {"a": 1}, {}, Choice("c")),
-        (ZONES, {"a": 1, "c": 1}, {}, Choice("b")),
-        (ZONES, {"a": 1, "b": 1, "c": 1}, {}, Choice("c")),
-        ({"max_per_node": 1}, {"a": 1, "b": 1}, {}, Choice("c", ("a", "b"))),
-        ({"max_per_node": 1}, {"a": 1, "b": 1, "c": 1}, {}, Choice(None, ("a", "b", "c"))),
-        ({"mode": "global"}, {"b": 1}, {"a": 9}, Choice("c", ("b",))),
-        ({"placement": ["node.labels.zone==south"]}, {"c": 7}, {}, Choice("c")),
-        ({"swarm_constraints": ["node.role==manager"]}, {}, {}, Choice()),
-        ({"resources": {"reserved_cpus": 5.0}}, {}, {}, Choice()),
-        ({"resources": {"reserved_memory": 2**34}}, {}, {}, Choice()),
+        ({}, {}, {}, NodeChoice("a")),
+        ({}, {"a": 1}, {}, NodeChoice("b")),
+        ({}, {"a": 1, "b": 1, "c": 1}, {"a": 5, "b": 4, "c": 9}, NodeChoice("b")),
+        (ZONES, {"a": 1}, {}, NodeChoice("c")),
+        (ZONES, {"a": 1, "c": 1}, {}, NodeChoice("b")),
+        (ZONES, {"a": 1, "b": 1, "c": 1}, {}, NodeChoice("c")),
+        ({"max_per_node": 1}, {"a": 1, "b": 1}, {}, NodeChoice("c", ("a", "b"))),
+        ({"max_per_node": 1}, {"a": 1, "b": 1, "c": 1}, {}, NodeChoice(None, ("a", "b", "c"))),
+        ({"mode": "global"}, {"b": 1}, {"a": 9}, NodeChoice("c", ("b",))),
+        ({"placement": ["node.labels.zone==south"]}, {"c": 7}, {}, NodeChoice("c")),
+        ({"swarm_constraints": ["node.role==manager"]}, {}, {}, NodeChoice()),
+        ({"resources": {"reserved_cpus": 5.0}}, {}, {}, NodeChoice()),
+        ({"resources": {"reserved_memory": 2**34}}, {}, {}, NodeChoice()),
     ],
 )
 def test_which_node_is_chosen(
-    fields: dict[str, Any], own: dict[str, int], tasks: dict[str, int], choice: Choice
+    fields: dict[str, Any], own: dict[str, int], tasks: dict[str, int], choice: NodeChoice
 ) -> None:
     service = Service.model_validate({"name": "web", **fields})
     assert choose(service, ABC, own, tasks) == choice
@@ -52,7 +52,7 @@ def test_nodes_that_take_no_replicas_or_do_not_answer_are_left_out() -> None:
         node("e"),
     ]
     service = Service.model_validate({"name": "web", "resources": {"reserved_cpus": 1.0}})
-    assert choose(service, nodes, {}, {}, avoid=["c"]) == Choice("e")
+    assert choose(service, nodes, {}, {}, avoid=["c"]) == NodeChoice("e")
 
 
 def test_replicas_that_start_at_the_same_time_know_of_each_other() -> None:
