@@ -37,7 +37,7 @@ COMPILED = [
     *(f"proxy/http2/{name}.py" for name in ("abuse", "frames", "request", "response")),
     *(f"proxy/http2_downstream/{name}.py" for name in ("connection", "stream")),
     *(f"proxy/observe/{name}.py" for name in ("counters", "histogram", "log_line")),
-    "proxy/tls/transport.py",
+    *(f"proxy/tls/{name}.py" for name in ("counters", "handshake", "transport")),
     "proxy/wire/buckets.py",
     "proxy/ipc/shared_memory.py",
     *(f"proxy/state/{name}.py" for name in (

@@ -157,7 +157,7 @@ class DataPlane:
         self._on_ejected = on_ejected
         self._problems = LimitedLog(on_problem)
         self._handshake_problems = LimitedLog(on_problem, _HANDSHAKE_LOG_SECONDS)
-        self.handshakes = HandshakeCounters(self._report_handshake)
+        self.handshakes = HandshakeCounters(self._report_handshake, self.clock)
         self.now = 0.0
         self.draining = False
         self._drain_started = 0.0
@@ -234,7 +234,7 @@ class DataPlane:
                 dispatch.wake(state, now)
         self._give_up()
         self._limited = tuple(state for state in services.values() if state.has_limits)
-        self._start_timers()
+        self.start_timers()
 
     def _use_streams(self, endpoint: EndpointState) -> None:
         if self._create_stream_pool is not None:
@@ -282,7 +282,9 @@ class DataPlane:
             if exchange.endpoint in failed:
                 exchange.endpoint_given_up(for_good=for_good)
 
-    def _start_timers(self) -> None:
+    def start_timers(self) -> None:
+        """Look at deadlines from now on, unless that has begun: from the first snapshot on, and
+        before that for handshakes."""
         if self._timer is None:
             self._tick()
             self._refresh_shared_counts()
@@ -536,6 +538,8 @@ class DataPlane:
         expired = [client for client in self.clients if client.deadline <= now]
         for client in expired:
             client.expire(now)
+        if self.handshakes.pending:
+            self.handshakes.expire(now)
         if self.draining:
             self._end_overdue(now)
         if self.workers < 2 and self.row is not None:

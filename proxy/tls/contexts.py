@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from proxy.tls import openssl
-from proxy.tls.certificate import load_chain, read_file
+from proxy.tls.certificate import UnusableCertificate, load_chain, read_file
 from proxy.wire.snapshot import CertificateFiles, Listener, ListenerTls
 
 CIPHERS: Final = ":".join(
@@ -43,8 +43,9 @@ def make_context(
     newest_only = tls.minimum == "1.3"
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if newest_only else ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
-    # The order is the client's: one without AES in hardware prefers ChaCha20.
-    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    openssl.set_ciphersuites(context)
+    # AES-128 first, but a client without AES in hardware, which prefers ChaCha20, gets that.
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | openssl.PRIORITIZE_CHACHA
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     if protocols:
         context.set_alpn_protocols(list(protocols))
@@ -69,7 +70,8 @@ class ServerContexts:
     """The contexts of one listener.
 
     - `protocols`: what the listener offers by ALPN
-    - `default`: the context of clients whose server name has no certificate, or that send none
+    - `default`: the context of clients whose server name has no certificate, or that send none.
+      Connections begin with it, or with that of `find_renewing`.
     """
 
     def __init__(self, listener: Listener, protocols: Sequence[str]) -> None:
@@ -84,6 +86,8 @@ class ServerContexts:
         self._by_name: dict[str, ssl.SSLContext] = {}
         self._challenges: dict[str, tuple[CertificateFiles, ssl.SSLContext]] = {}
         self._secrets: tuple[bytes, ...] = ()
+        self._renewing: ssl.SSLContext | None = None
+        self._old_names: tuple[bytes, ...] = ()
         self._empty = make_context(self._tls, None, protocols)
         self.default = self._empty
         self._index()
@@ -144,10 +148,38 @@ class ServerContexts:
         """Derive the ticket keys from secrets that all workers share, the current one first. Return
         False without the binding: each context keeps its own random keys then."""
         self._secrets = secrets
+        self._renewing, self._old_names = None, ()
+        if not secrets:
+            return True
+        keys = [self._ticket_keys(each) for each in secrets]
         # Tickets are made and read with the keys of the context that a connection began with.
-        return not secrets or openssl.set_ticket_keys(
-            self.default, [self._ticket_keys(each) for each in secrets]
-        )
+        if not openssl.set_ticket_keys(self.default, keys[0]):
+            return False
+        if len(keys) > 1:
+            try:
+                self._renewing = self._make_renewing(keys)
+            except (OSError, UnusableCertificate):
+                # A file is gone: tickets of the secret before are not accepted.
+                return True
+            self._old_names = tuple(openssl.ticket_name(each) for each in keys[1:])
+        return True
+
+    def _make_renewing(self, keys: Sequence[bytes]) -> ssl.SSLContext:
+        """Return a context like the default one that accepts tickets of all keys."""
+        every = [*self._own, *self._shared.items()]
+        certificate = every[0][0] if every else None
+        context = make_context(self._tls, certificate, self._protocols)
+        context.sni_callback = self._choose if len(every) > 1 else None
+        openssl.renew_tickets(context, keys)
+        return context
+
+    def find_renewing(self, hello: bytes) -> ssl.SSLContext | None:
+        """Return the context for a client whose ticket was made with the secret before, by the
+        first bytes of its connection; None for any other client. A ticket names its keys."""
+        for name in self._old_names:
+            if name in hello:
+                return self._renewing
+        return None
 
     def _ticket_keys(self, secret: bytes) -> bytes:
         """Keys for this listener: a session of a listener with other rules for client certificates

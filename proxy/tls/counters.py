@@ -1,9 +1,9 @@
-"""Counts of handshakes, and the limit for each client address.
+"""Counts of handshakes, their deadlines, and the limit for each client address.
 
-`proxy.request.data_plane` owns one `HandshakeCounters`; each `Handshake` reports to it.
+`proxy.request.data_plane` owns one `HandshakeCounters`, and has it look at the deadlines now and
+then: a timer for each handshake costs more. Each `Handshake` reports to it.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -21,42 +21,64 @@ INVALID: Final = "invalid"
 """The bytes are not a handshake, or both sides have no version or cipher in common."""
 
 
+class Unfinished:
+    """Something that has a deadline: a handshake."""
+
+    __slots__ = ()
+
+    def expire(self) -> None:
+        """End it: the deadline has passed."""
+        raise NotImplementedError
+
+
 class HandshakeCounters:
     """The handshakes of one worker. `on_problem(text)` gets a line for each failure that a person
-    may want to know; the caller limits them.
+    may want to know; the caller limits them. `clock` returns the time in seconds."""
 
-    - `pending`: number of unfinished handshakes
-    """
-
-    def __init__(self, on_problem: Callable[[str], None]) -> None:
+    def __init__(self, on_problem: Callable[[str], None], clock: Callable[[], float]) -> None:
         self._on_problem = on_problem
-        self._outcomes: Counter[str] = Counter()
-        self._by_address: Counter[str] = Counter()
-        self.pending = 0
+        self._clock = clock
+        self._outcomes: dict[str, int] = {}
+        self._by_address: dict[str, int] = {}
+        self._deadlines: dict[Unfinished, float] = {}
 
-    def begin(self, address: str, limit: int) -> bool:
-        """Count the start of a handshake; return False if the address has `limit` unfinished ones
-        already. A limit of 0, and an unknown address, are not limited."""
-        if limit and address and self._by_address[address] >= limit:
-            self._outcomes[LIMITED] += 1
+    @property
+    def pending(self) -> int:
+        """Number of unfinished handshakes."""
+        return len(self._deadlines)
+
+    def begin(self, handshake: Unfinished, address: str, limit: int, seconds: float) -> bool:
+        """Count the start of a handshake that has some seconds; return False if the address has
+        `limit` unfinished ones already. A limit of 0, and an unknown address, are not limited."""
+        count = self._by_address.get(address, 0)
+        if limit and address and count >= limit:
+            self._count(LIMITED)
             return False
-        self._by_address[address] += 1
-        self.pending += 1
+        self._by_address[address] = count + 1
+        self._deadlines[handshake] = self._clock() + seconds
         return True
 
-    def end(self, address: str, outcome: str, detail: str = "") -> None:
+    def end(self, handshake: Unfinished, address: str, outcome: str, detail: str = "") -> None:
         """Count the end of a handshake."""
-        self.pending -= 1
+        del self._deadlines[handshake]
         left = self._by_address[address] - 1
         if left > 0:
             self._by_address[address] = left
         else:
             del self._by_address[address]
-        self._outcomes[outcome] += 1
+        self._count(outcome)
         if outcome in (CERTIFICATE, INVALID):
             self._on_problem(f"TLS handshake with {address or 'a client'} failed: {detail}")
 
+    def expire(self, now: float) -> None:
+        """End the handshakes whose deadline has passed."""
+        for each in [each for each, deadline in self._deadlines.items() if deadline <= now]:
+            each.expire()
+
     def take(self) -> dict[str, int]:
         """Return the number of handshakes by outcome since the last call."""
-        outcomes, self._outcomes = self._outcomes, Counter()
-        return dict(outcomes)
+        outcomes, self._outcomes = self._outcomes, {}
+        return outcomes
+
+    def _count(self, outcome: str) -> None:
+        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1

@@ -13,7 +13,7 @@ from typing import Final, cast
 from proxy.tls import counters
 from proxy.tls.client_hello import BadHello, ClientHello, parse_client_hello
 from proxy.tls.contexts import ACME_PROTOCOL, ServerContexts
-from proxy.tls.counters import HandshakeCounters
+from proxy.tls.counters import HandshakeCounters, Unfinished
 from proxy.tls.transport import TlsTransport
 
 _CLIENT_CERTIFICATE_ERRORS: Final = frozenset(
@@ -31,8 +31,9 @@ Ready = Callable[[TlsTransport, ssl.SSLObject], None]
 protocol of the connection."""
 
 
-class Handshake(asyncio.Protocol):
-    """One handshake.
+class Handshake(Unfinished):
+    """One handshake. It has the methods of an `asyncio.Protocol` without the base class, so that it
+    can be compiled to a native class.
 
     - `contexts`: those of the listener.
     - `seconds`: deadline; `limit`: unfinished handshakes that a client's address may have.
@@ -41,7 +42,7 @@ class Handshake(asyncio.Protocol):
 
     __slots__ = (
         "_address", "_carrier", "_connection", "_contexts", "_counters", "_ended", "_hello",
-        "_incoming", "_limit", "_on_ready", "_outgoing", "_seconds", "_timer",
+        "_incoming", "_limit", "_on_ready", "_outgoing", "_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -49,7 +50,6 @@ class Handshake(asyncio.Protocol):
         contexts: ServerContexts,
         handshake_counters: HandshakeCounters,
         on_ready: Ready,
-        *,
         seconds: float,
         limit: int,
         address: str = "",
@@ -66,7 +66,6 @@ class Handshake(asyncio.Protocol):
         self._connection: ssl.SSLObject | None = None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first bytes of the client."""
@@ -75,32 +74,19 @@ class Handshake(asyncio.Protocol):
             peer = carrier.get_extra_info("peername")
             if isinstance(peer, tuple):
                 self._address = peer[0].removeprefix("::ffff:")
-        if not self._counters.begin(self._address, self._limit):
+        if not self._counters.begin(self, self._address, self._limit, self._seconds):
             self._ended = True
             carrier.abort()
-            return
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
-        if not self._contexts.has_challenges:
-            self._encrypt(self._contexts.default)
 
     def data_received(self, data: bytes) -> None:
         """Take the next step of the handshake."""
-        if self._connection is None:
-            # The certificate depends on what the client offers.
-            self._hello += data
-            try:
-                hello = parse_client_hello(self._hello)
-            except BadHello:
-                # OpenSSL knows the right alert.
-                hello = ClientHello()
-            if hello is None:
+        connection = self._connection
+        if connection is None:
+            connection = self._begin(data)
+            if connection is None:
                 return
-            found = self._contexts.find_challenge(hello.server_name, hello.protocols)
-            connection = self._encrypt(found or self._contexts.default)
-            data, self._hello = self._hello, b""
         else:
-            connection = self._connection
-        self._incoming.write(data)
+            self._incoming.write(data)
         try:
             connection.do_handshake()
         except ssl.SSLWantReadError:
@@ -113,20 +99,49 @@ class Handshake(asyncio.Protocol):
         else:
             self._complete(connection)
 
+    def eof_received(self) -> bool:
+        """The client has gone."""
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone before the handshake was complete."""
         del exc
         self.fail(None)
 
-    def _expire(self) -> None:
+    def pause_writing(self) -> None:
+        """Do nothing: a handshake writes little, and only in answer to the client."""
+
+    def resume_writing(self) -> None:
+        """Do nothing, see `pause_writing`."""
+
+    def expire(self) -> None:
         self.fail(ConnectionAbortedError())
         if self._carrier is not None:
             self._carrier.abort()
 
-    def _encrypt(self, context: ssl.SSLContext) -> ssl.SSLObject:
-        """Begin the handshake with the settings and the certificate of a context."""
-        self._connection = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        return self._connection
+    def _begin(self, data: bytes) -> ssl.SSLObject | None:
+        """Begin with the settings and the certificate that the client's first bytes choose. Return
+        None if they are not complete."""
+        contexts = self._contexts
+        context = None
+        if contexts.has_challenges:
+            # The certificate depends on what the client offers.
+            self._hello += data
+            try:
+                hello = parse_client_hello(self._hello)
+            except BadHello:
+                # OpenSSL knows the right alert.
+                hello = ClientHello()
+            if hello is None:
+                return None
+            data, self._hello = self._hello, b""
+            context = contexts.find_challenge(hello.server_name, hello.protocols)
+        if context is None:
+            context = contexts.find_renewing(data) or contexts.default
+        self._incoming.write(data)
+        connection = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._connection = connection
+        return connection
 
     def _flush(self) -> None:
         if self._outgoing.pending and self._carrier is not None:
@@ -139,18 +154,23 @@ class Handshake(asyncio.Protocol):
     def _complete(self, connection: ssl.SSLObject) -> None:
         carrier = self._carrier
         assert carrier is not None
-        version = connection.version()
         if connection.selected_alpn_protocol() == ACME_PROTOCOL:
             # The handshake was all that the authority wanted (RFC 8737, section 3).
             self._flush()
             self._end(counters.COMPLETE)
             self._close()
             return
-        if version != "TLSv1.3":
+        if connection.version() != "TLSv1.3":
             self._flush()
         # The tickets of TLS 1.3 leave together with the first bytes of the connection.
         self._end(counters.RESUMED if connection.session_reused else counters.COMPLETE)
-        transport = TlsTransport(carrier, self, connection, self._incoming, self._outgoing)
+        transport = TlsTransport(
+            carrier,
+            cast("asyncio.Protocol", self),
+            connection,
+            self._incoming,
+            self._outgoing,
+        )
         carrier.set_protocol(cast("asyncio.Protocol", transport))
         self._on_ready(transport, connection)
         transport.begin()
@@ -171,7 +191,4 @@ class Handshake(asyncio.Protocol):
 
     def _end(self, outcome: str, detail: str = "") -> None:
         self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._counters.end(self._address, outcome, detail)
+        self._counters.end(self, self._address, outcome, detail)

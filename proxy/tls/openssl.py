@@ -1,4 +1,4 @@
-"""A binding to calls of OpenSSL that Python's `ssl` does not offer: ticket keys, groups, sessions.
+"""A binding to calls of OpenSSL that Python's `ssl` does not offer: ticket keys, groups, ciphers.
 
 `contexts` calls it. It finds OpenSSL through Python's own `_ssl` module, so that it is the same
 library. The place of the library's pointer in an `SSLContext` is that of CPython; where the binding
@@ -18,6 +18,11 @@ TICKET_KEY_BYTES: Final = 80
 later, SSL_CTX_set_tlsext_ticket_keys)."""
 GROUPS: Final = b"X25519:P-256:P-384"
 """Groups for the key exchange: Mozilla's intermediate settings."""
+CIPHERSUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+"""Ciphers of TLS 1.3 in Mozilla's order. OpenSSL's own begins with AES-256, whose hash makes a
+handshake dearer."""
+PRIORITIZE_CHACHA: Final = 1 << 21
+"""SSL_OP_PRIORITIZE_CHACHA (openssl/ssl.h)."""
 _SET_TICKET_KEYS: Final = 59
 """SSL_CTRL_SET_TLSEXT_TICKET_KEYS (openssl/ssl.h)."""
 _SET_TICKET_CALLBACK: Final = 72
@@ -48,22 +53,28 @@ def is_available() -> bool:
     return _library() is not None
 
 
-def set_ticket_keys(context: ssl.SSLContext, keys: Sequence[bytes]) -> bool:
-    """Set the keys of session tickets. New tickets are made with the first ones; those made with
-    others are accepted, and the client gets a new one. Return False without the binding."""
+def set_ticket_keys(context: ssl.SSLContext, keys: bytes) -> bool:
+    """Make and accept session tickets with these keys. Return False without the binding."""
+    assert len(keys) == TICKET_KEY_BYTES
+    return _control(context, _SET_TICKET_KEYS, TICKET_KEY_BYTES, keys)
+
+
+def renew_tickets(context: ssl.SSLContext, keys: Sequence[bytes]) -> None:
+    """Accept session tickets of all these keys, and give the client a new one of the first keys.
+    Each handshake costs calls of Python. Only with the binding."""
     assert all(len(each) == TICKET_KEY_BYTES for each in keys)
-    if not _control(context, _SET_TICKET_KEYS, TICKET_KEY_BYTES, keys[0]):
-        return False
     pointer = _pointer(context)
     assert pointer is not None
     chosen = _TICKET_KEYS.get(pointer)
-    if chosen is not None:
-        chosen.keys = tuple(keys)
-    if len(keys) > 1:
-        if chosen is None:
-            chosen = _TICKET_KEYS[pointer] = _TicketKeys(tuple(keys))
-        _library().SSL_CTX_callback_ctrl(pointer, _SET_TICKET_CALLBACK, chosen.callback)
-    return True
+    if chosen is None:
+        chosen = _TICKET_KEYS[pointer] = _TicketKeys(tuple(keys))
+    chosen.keys = tuple(keys)
+    _library().SSL_CTX_callback_ctrl(pointer, _SET_TICKET_CALLBACK, chosen.callback)
+
+
+def ticket_name(keys: bytes) -> bytes:
+    """Return the name with which tickets of these keys begin, in clear text."""
+    return keys[_KEY_NAME]
 
 
 class _TicketKeys:
@@ -142,6 +153,15 @@ def set_groups(context: ssl.SSLContext) -> bool:
     return _control(context, _SET_GROUPS_LIST, 0, GROUPS)
 
 
+def set_ciphersuites(context: ssl.SSLContext) -> bool:
+    """Set the ciphers of TLS 1.3, in the order of preference. Return False, with nothing changed,
+    without the binding."""
+    library = _library()
+    return library is not None and bool(
+        library.SSL_CTX_set_ciphersuites(_pointer(context), CIPHERSUITES)
+    )
+
+
 def disable_session_cache(context: ssl.SSLContext) -> None:
     """Keep no sessions in memory: tickets have them. Without the binding OpenSSL keeps the last
     20,480, and looks through all of them now and then."""
@@ -175,6 +195,8 @@ def _library() -> Any:
         library.SSL_CTX_ctrl.restype = ctypes.c_long
         library.SSL_CTX_callback_ctrl.argtypes = (ctypes.c_void_p, ctypes.c_int, _TICKET_CALLBACK)
         library.SSL_CTX_callback_ctrl.restype = ctypes.c_long
+        library.SSL_CTX_set_ciphersuites.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
+        library.SSL_CTX_set_ciphersuites.restype = ctypes.c_int
         library.SSL_CTX_get_options.argtypes = (ctypes.c_void_p,)
         library.SSL_CTX_get_options.restype = ctypes.c_uint64
         library.OpenSSL_version_num.restype = ctypes.c_ulong

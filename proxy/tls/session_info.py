@@ -4,6 +4,7 @@
 services, spans and the access log.
 """
 
+import functools
 import hashlib
 import ssl
 from dataclasses import dataclass
@@ -60,13 +61,21 @@ class TlsSession:
 def describe_session(connection: ssl.SSLObject) -> TlsSession:
     """Return the outcome of a finished handshake."""
     cipher = connection.cipher()
-    return TlsSession(
-        version=connection.version() or "",
-        cipher=cipher[0] if cipher else "",
-        protocol=connection.selected_alpn_protocol() or "",
-        resumed=bool(connection.session_reused),
-        client=_describe_certificate(connection),
+    return _make_session(
+        connection.version() or "",
+        cipher[0] if cipher else "",
+        connection.selected_alpn_protocol() or "",
+        bool(connection.session_reused),
+        _describe_certificate(connection),
     )
+
+
+@functools.lru_cache(64)
+def _make_session(
+    version: str, cipher: str, protocol: str, resumed: bool, client: PeerCertificate | None
+) -> TlsSession:
+    """Return a session; most connections have the same few."""
+    return TlsSession(version, cipher, protocol, resumed, client)
 
 
 def _describe_certificate(connection: ssl.SSLObject) -> PeerCertificate | None:

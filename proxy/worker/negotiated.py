@@ -27,14 +27,15 @@ def create_handshake(
     """Return the protocol of a new connection to a listener with TLS."""
     tls = listener.tls
     assert tls is not None
-    return Handshake(
+    handshake = Handshake(
         contexts,
         plane.handshakes,
         functools.partial(serve, plane, listener),
-        seconds=tls.handshake_seconds,
-        limit=tls.handshakes_per_address,
-        address=listener.client[0],
+        tls.handshake_seconds,
+        tls.handshakes_per_address,
+        listener.client[0],
     )
+    return cast("asyncio.Protocol", handshake)
 
 
 def serve(

@@ -32,6 +32,7 @@ class TlsListeners:
         contexts.use_ticket_secrets(self._secrets)
         self._update(contexts)
         self._contexts[listener.address] = contexts
+        self._plane.start_timers()
         return functools.partial(negotiated.create_handshake, self._plane, contexts)
 
     def install(self, snapshot: Snapshot) -> None:

@@ -37,6 +37,7 @@ TESTS = (
     "tests/integration/proxy/test_http2.py",
     "tests/integration/proxy/test_http2_tunnels.py",
     "tests/integration/proxy/test_tcp.py",
+    "tests/integration/proxy/test_tls.py",
     "tests/integration/proxy/test_upstream_tls.py",
     "tests/integration/proxy/test_http2_upstream.py",
 )

@@ -1,5 +1,6 @@
 """Certificates by server name, settings, and session tickets."""
 
+import contextlib
 import ssl
 import time
 from pathlib import Path
@@ -28,7 +29,7 @@ def contexts(
 
 
 class Handshaken:
-    """Both sides of a handshake in memory."""
+    """Both sides of a handshake in memory. With `worker`, the ticket chooses the context."""
 
     def __init__(
         self,
@@ -36,10 +37,17 @@ class Handshaken:
         client: ssl.SSLContext,
         name: str | None = "shop.test",
         session: ssl.SSLSession | None = None,
+        worker: ServerContexts | None = None,
     ) -> None:
         to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.server = server.wrap_bio(to_server, to_client, server_side=True)
         self.client = client.wrap_bio(to_client, to_server, server_hostname=name, session=session)
+        if worker is not None:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.client.do_handshake()
+            hello = to_server.read()
+            server = worker.find_renewing(hello) or server
+            to_server.write(hello)
+        self.server = server.wrap_bio(to_server, to_client, server_side=True)
         for _ in range(4):
             for side in (self.client, self.server):
                 try:
@@ -155,17 +163,43 @@ def test_a_ticket_of_the_secret_before_is_accepted_and_renewed(
         assert worker.use_ticket_secrets((second, first))
     renewed = []
     for worker in (old, new):
-        resumed = Handshaken(worker.default, client, session=session)
+        resumed = Handshaken(worker.default, client, session=session, worker=worker)
         assert resumed.server.session_reused
         renewed.append(resumed.client.session)
     for worker in (old, new):
         assert worker.use_ticket_secrets((third, second))
-        assert not Handshaken(worker.default, client, session=session).server.session_reused
-        for each in renewed:
-            assert Handshaken(worker.default, client, session=each).server.session_reused
+        for each, accepted in ((session, False), (renewed[0], True), (renewed[1], True)):
+            shaken = Handshaken(worker.default, client, session=each, worker=worker)
+            assert shaken.server.session_reused == accepted
     stranger = contexts(issued)
     assert stranger.use_ticket_secrets((b"4" * 64, b"5" * 64))
-    assert not Handshaken(stranger.default, client, session=renewed[0]).server.session_reused
+    shaken = Handshaken(stranger.default, client, session=renewed[0], worker=stranger)
+    assert not shaken.server.session_reused
+
+
+def test_only_tickets_of_the_secret_before_need_another_context(authority: Authority) -> None:
+    """A callback of Python in each handshake would make all of them dearer."""
+    first, second = b"1" * 64, b"2" * 64
+    gone = authority.issue("shop", "shop.test")
+    made = ServerContexts(Listener("x:1", tls=ListenerTls((files(gone),))), ())
+    assert made.use_ticket_secrets((first,))
+    assert made.find_renewing(b"any") is None
+    client = authority.client_context()
+    session = Handshaken(made.default, client).client.session
+    assert made.use_ticket_secrets((second, first))
+    assert made.find_renewing(b"any") is None
+    current = Handshaken(made.default, client).client.session
+    resumed = Handshaken(made.default, client, session=current, worker=made)
+    assert resumed.server.session_reused
+    assert resumed.server.context is made.default
+    renewing = Handshaken(made.default, client, session=session, worker=made).server
+    assert renewing.session_reused
+    assert renewing.context is not made.default
+    # Its files are read again for that context; without them there is a new session.
+    Path(gone.cert).unlink()
+    assert made.use_ticket_secrets((second, first))
+    shaken = Handshaken(made.default, client, session=session, worker=made)
+    assert not shaken.server.session_reused
 
 
 def test_sessions_of_other_rules_are_not_resumed(authority: Authority) -> None:
@@ -194,6 +228,11 @@ def test_old_versions_and_ciphers_are_refused(authority: Authority) -> None:
     client.set_ciphers("ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256")
     name, _, _ = Handshaken(made.default, client).client.cipher() or ("", "", 0)
     assert name == "ECDHE-ECDSA-CHACHA20-POLY1305"
+    client = authority.client_context()
+    assert (Handshaken(made.default, client).client.cipher() or ("",))[
+        0
+    ] == "TLS_AES_128_GCM_SHA256"
+    client.minimum_version = client.maximum_version = ssl.TLSVersion.TLSv1_2
     newest = contexts(files(authority.issue("new", "shop.test")), minimum="1.3")
     with pytest.raises(ssl.SSLError):
         Handshaken(newest.default, client)
@@ -222,7 +261,7 @@ def test_the_binding_is_checked_before_it_is_used() -> None:
     assert openssl.is_available()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     assert openssl.set_groups(context)
-    assert openssl.set_ticket_keys(context, [b"k" * openssl.TICKET_KEY_BYTES])
+    assert openssl.set_ticket_keys(context, b"k" * openssl.TICKET_KEY_BYTES)
 
 
 def test_without_the_binding_each_worker_has_its_own_keys(
