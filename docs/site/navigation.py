@@ -27,11 +27,13 @@ SECTIONS: Final = (
         "Start",
         {
             "getting-started": "Install meshd and run your own Compose file in five minutes.",
+            "concepts": "The mental model: what runs, how a request flows, how a decision is made.",
         },
     ),
     Section(
         HOW_TO,
         {
+            "how-to": "Recipes for everyday tasks.",
             "rollouts": "How a new revision is rolled out, analyzed and undone.",
             "many-machines": "Several machines with Docker Swarm.",
             "volumes": "Backups and restores of volumes, PostgreSQL.",
