@@ -18,6 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from tests.support import ports
+from tests.support.browser import page_problem
 
 ENGINE_IMAGE = os.environ.get("MESHD_BASE_IMAGE", "meshd-base:bookworm")
 
@@ -62,7 +63,7 @@ def missing_tool(item: pytest.Item) -> str | None:
     return next((name for name in names if shutil.which(name, path=path) is None), None)
 
 
-NEEDS = {"engine": engine_problem, "prometheus": prometheus_problem}
+NEEDS = {"engine": engine_problem, "page": page_problem, "prometheus": prometheus_problem}
 LEFT_OUT = pytest.StashKey[list[str]]()
 
 

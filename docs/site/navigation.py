@@ -37,6 +37,7 @@ SECTIONS: Final = (
             "rollouts": "How a new revision is rolled out, analyzed and undone.",
             "many-machines": "Several machines with Docker Swarm.",
             "volumes": "Backups and restores of volumes, PostgreSQL.",
+            "web": "The web page: views, sign-in, address.",
             "state": "The state directory, backups, several meshes on one engine.",
         },
     ),

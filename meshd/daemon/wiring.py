@@ -173,10 +173,11 @@ class Parts:
         self._clock = clock
         runtime = self._runtime = make_runtime(settings.runtime, settings.state)
         self._zero_feed = ScaleFromZeroFeed(counters, clock)
+        call_edges = CallEdges()
         worker_events = WorkerEvents(
             ingest,
             events,
-            stores.release_counts.take,
+            (stores.release_counts.take, call_edges.take),
             self._zero_feed.requests_parked,
             wake.set,
             clock,
@@ -303,7 +304,7 @@ class Parts:
             clock=clock,
         )
         nodes = self._nodes = NodeManager(runtime, reconciler, events, clock)
-        live = LiveFeed(status.status, CallEdges(ingest).list, events)
+        live = LiveFeed(status.status, call_edges.list, events)
         self._ticker = Ticker(ingest, stores, self._scaling, reconciler, recorder, live, clock)
         access = AccessManager(stores.tokens, stores.audit, clock)
         files = load_assets() if settings.ui is not None else {}

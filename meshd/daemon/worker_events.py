@@ -4,7 +4,7 @@ The publisher passes every message on to it. It records events, adds up the requ
 wakes the reconciler.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -36,7 +36,7 @@ _log = structlog.stdlib.get_logger(__name__)
 class WorkerEvents:
     """The state of the workers as far as messages tell it. Arguments:
 
-    - `on_report`: called with each report, after `ingest` has it.
+    - `readers`: called with each report, after `ingest` has it.
     - `on_parked`: called when requests wait for a service without replicas.
     - `wake`: called after each other message.
     """
@@ -45,14 +45,14 @@ class WorkerEvents:
         self,
         ingest: Ingest,
         events: EventLog,
-        on_report: Callable[[Report], None],
+        readers: Sequence[Callable[[Report], None]],
         on_parked: Callable[[Wake], None],
         wake: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         self._ingest = ingest
         self._events = events
-        self._on_report = on_report
+        self._readers = readers
         self._on_parked = on_parked
         self._wake = wake
         self._clock = clock
@@ -127,7 +127,8 @@ class WorkerEvents:
 
     def _take_report(self, report: Report) -> None:
         self._ingest.add(report)
-        self._on_report(report)
+        for read in self._readers:
+            read(report)
         if report.descriptor_shortages or report.accept_pauses:
             self._record_shortage(report)
         self._in_flight_by_worker[report.worker] = {

@@ -36,6 +36,12 @@ def _fold(name: str, group: list[ServiceReport]) -> ServiceReport:
             fields[each] = _fold_endpoints(endpoint for part in values for endpoint in part)
         elif each == "exemplars":
             fields[each] = tuple(exemplar for part in values for exemplar in part)
+        elif each == "call_latency":
+            callers = {caller for value in values for caller in value}
+            fields[each] = {
+                caller: _add_histograms(value[caller] for value in values if caller in value)
+                for caller in callers
+            }
         elif isinstance(values[0], Histogram):
             fields[each] = _add_histograms(values)
         elif isinstance(values[0], dict):

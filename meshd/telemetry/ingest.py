@@ -15,7 +15,7 @@ from math import floor
 from typing import Final
 
 from meshd.spec.model.scale import Objective
-from meshd.telemetry.merge import MergedService, add_counts
+from meshd.telemetry.merge import MergedService
 from meshd.telemetry.totals import ServiceTotals
 from proxy.wire.report import Report, ServiceReport
 
@@ -215,20 +215,6 @@ class Ingest:
             in_flight=sum(endpoint.in_flight for endpoint in endpoints.values()),
             endpoints=endpoints,
         )
-
-    def calls(self, service: str, seconds: int, now: float) -> tuple[Mapping[str, int], float]:
-        """Return the calls of a service by caller in the last complete `seconds`, and the length
-        of that time, at least a second. It costs less than a window."""
-        last = self._last_complete(now)
-        calls: dict[str, int] = {}
-        interval = 0.0
-        for number in range(last + 1 - seconds, last + 1):
-            second = self._seconds.get(number)
-            if second is not None:
-                interval += second.interval
-                if service in second.services:
-                    add_counts(calls, second.services[service].calls)
-        return calls, max(interval, 1.0)
 
     def total(self, service: str) -> MergedService:
         """Return the counts of a service since it was first seen, without endpoints."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from proxy.http2 import grpc
 from proxy.observe.histogram import HistogramRecorder
-from proxy.wire.report import EndpointReport, Exemplar, ServiceReport
+from proxy.wire.report import EndpointReport, Exemplar, Histogram, ServiceReport
 
 METHODS: Final = frozenset(
     (
@@ -101,6 +101,25 @@ class EndpointCounters:
         return report
 
 
+class CallCounters:
+    """Counts of the requests of one calling service.
+
+    - `count`: requests and connections that began in this interval; `errors`: requests that ended
+      with a 5xx or without an answer of an endpoint; `latency`: of all that ended
+    - `calling`: requests in flight (a gauge)
+    - `integral`: requests in flight integrated over time, in seconds, as in `EndpointCounters`
+    """
+
+    __slots__ = ("calling", "count", "errors", "integral", "latency")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.errors = 0
+        self.calling = 0
+        self.integral = 0.0
+        self.latency = HistogramRecorder()
+
+
 class ServiceCounters:
     """Counts of one service on this worker; see `proxy.wire.report.ServiceReport`.
 
@@ -111,8 +130,7 @@ class ServiceCounters:
     __slots__ = (
         "_background",
         "_background_integral",
-        "_call_integral",
-        "_calling",
+        "_calls",
         "_codes",
         "_exemplars",
         "_grpc_methods",
@@ -122,7 +140,6 @@ class ServiceCounters:
         "body",
         "bytes_in",
         "bytes_out",
-        "calls",
         "connect",
         "denied",
         "ejections",
@@ -151,9 +168,7 @@ class ServiceCounters:
         self.grpc: dict[str, int] = {}
         self._exemplars: dict[int, Exemplar] = {}
         self._grpc_methods: set[str] = set()
-        self.calls: dict[str, int] = {}
-        self._calling: dict[str, int] = {}
-        self._call_integral: dict[str, float] = {}
+        self._calls: dict[str, CallCounters] = {}
         self.arrivals = 0
         self.retries = 0
         self.ejections = 0
@@ -221,7 +236,7 @@ class ServiceCounters:
     def count_call(self, caller: str) -> None:
         """Count a connection from another service of the mesh. Its duration says nothing about
         how long the caller waits."""
-        self.calls[caller] = self.calls.get(caller, 0) + 1
+        self._call_counters(caller).count += 1
 
     def start_stream(self, now: float) -> None:
         """Count a tunnel, an event stream or a TCP connection that begins to pass bytes."""
@@ -245,24 +260,65 @@ class ServiceCounters:
 
     def start_call(self, caller: str, now: float) -> None:
         """Count a request from another service of the mesh."""
-        self.calls[caller] = self.calls.get(caller, 0) + 1
-        self._calling[caller] = self._calling.get(caller, 0) + 1
-        self._call_integral[caller] = self._call_integral.get(caller, 0.0) - now
+        calls = self._calls.get(caller)
+        if calls is None:
+            calls = self._call_counters(caller)
+        calls.count += 1
+        calls.calling += 1
+        calls.integral -= now
 
     def end_call(self, caller: str, now: float) -> None:
-        """Count the end of a request from another service of the mesh."""
-        self._calling[caller] -= 1
-        self._call_integral[caller] = self._call_integral.get(caller, 0.0) + now
+        """Count that the caller awaits no answer any more, because a stream has begun."""
+        calls = self._calls[caller]
+        calls.calling -= 1
+        calls.integral += now
 
-    def _take_call_seconds(self, now: float) -> dict[str, float]:
-        calling = {caller: count for caller, count in self._calling.items() if count}
-        seconds = {
-            caller: max(0.0, integral + calling.get(caller, 0) * now)
-            for caller, integral in self._call_integral.items()
-        }
-        self._calling = calling
-        self._call_integral = {caller: -count * now for caller, count in calling.items()}
-        return seconds
+    def record_call(self, caller: str, bucket: int, seconds: float) -> None:
+        """Count the time until a stream began."""
+        self._calls[caller].latency.record_bucket(bucket, seconds)
+
+    def finish_call(
+        self, caller: str, now: float, failed: bool, bucket: int, seconds: float
+    ) -> None:
+        """Count the end of a request from another service, which took `seconds`, and their
+        `bucket`."""
+        calls = self._calls[caller]
+        calls.calling -= 1
+        calls.integral += now
+        calls.latency.record_bucket(bucket, seconds)
+        if failed:
+            calls.errors += 1
+
+    def _call_counters(self, caller: str) -> CallCounters:
+        return self._calls.setdefault(caller, CallCounters())
+
+    def _drain_calls(
+        self, now: float
+    ) -> tuple[dict[str, int], dict[str, float], dict[str, int], dict[str, Histogram]]:
+        """Return counts, seconds, errors and latencies by caller. A caller that did not call in
+        the interval is forgotten."""
+        counts: dict[str, int] = {}
+        seconds: dict[str, float] = {}
+        errors: dict[str, int] = {}
+        latency: dict[str, Histogram] = {}
+        kept: dict[str, CallCounters] = {}
+        for caller, calls in self._calls.items():
+            if calls.count or calls.calling:
+                kept[caller] = calls
+            if calls.count:
+                counts[caller] = calls.count
+            took = calls.integral + calls.calling * now
+            if took > 0.0 or calls.calling:
+                seconds[caller] = max(0.0, took)
+            if calls.errors:
+                errors[caller] = calls.errors
+            recorded = calls.latency.drain()
+            if recorded.counts:
+                latency[caller] = recorded
+            calls.count = calls.errors = 0
+            calls.integral = -calls.calling * now
+        self._calls = kept
+        return counts, seconds, errors, latency
 
     def drain(
         self, name: str, now: float, endpoints: Sequence[EndpointReport] = ()
@@ -280,6 +336,7 @@ class ServiceCounters:
             for status_class, count in enumerate(by_class)
             if count
         }
+        calls, call_seconds, call_errors, call_latency = self._drain_calls(now)
         report = ServiceReport(
             name=name,
             arrivals=self.arrivals,
@@ -302,8 +359,10 @@ class ServiceCounters:
             first_byte=self.first_byte.drain(),
             body=self.body.drain(),
             endpoints=tuple(endpoints),
-            calls=self.calls,
-            call_seconds=self._take_call_seconds(now),
+            calls=calls,
+            call_seconds=call_seconds,
+            call_errors=call_errors,
+            call_latency=call_latency,
             failed=self.failed.drain(),
             uncovered=self.uncovered,
             streams=self.streams,
@@ -314,7 +373,7 @@ class ServiceCounters:
         self._exemplars.clear()
         self._stream_integral = -self.streams * now
         self._background_integral = -self._background * now
-        self._codes, self.failures, self.calls, self.uncovered = {}, {}, {}, {}
+        self._codes, self.failures, self.uncovered = {}, {}, {}
         self.grpc = {}
         self.arrivals = self.retries = self.ejections = self.parked_total = 0
         self.shed = self.denied = self.bytes_in = self.bytes_out = 0

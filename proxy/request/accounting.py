@@ -42,7 +42,9 @@ def record(exchange: "Exchange", now: float) -> None:
         if exchange.counted:
             exchange.service.counters.end_background(now)
     elif exchange.caller:
-        exchange.service.counters.end_call(exchange.caller, now)
+        total = now - exchange.started
+        failed = exchange.status >= 500 or exchange.failure is not None
+        exchange.service.counters.finish_call(exchange.caller, now, failed, index(total), total)
     if not exchange.counted:
         if exchange.failure is not None:
             exchange.plane.count_refused(exchange.failure.reason)
@@ -115,7 +117,10 @@ def record_stream_start(exchange: "Exchange", now: float) -> None:
     begin_stream(exchange, now)
     if exchange.connect_seconds:
         counters.connect.record(exchange.connect_seconds)
-    counters.total.record(now - exchange.started)
+    total = now - exchange.started
+    counters.total.record(total)
+    if exchange.caller:
+        counters.record_call(exchange.caller, index(total), total)
     counters.first_byte.record(now - exchange.sent_at - exchange.connect_seconds)
     endpoint.counters.latency.record(now - exchange.sent_at)
 

@@ -211,7 +211,7 @@ def pass_response(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bo
     own.succeeded += 1
     own.latency.record_bucket(bucket, total)
     if exchange.caller:
-        counters.end_call(exchange.caller, now)
+        counters.finish_call(exchange.caller, now, head.status >= 500, bucket, total)
     # `connection_pool.end_attempt`, inlined: 0.8 %.
     endpoint.finish(now)
     if not endpoint.serving and not own.in_flight:

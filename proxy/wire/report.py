@@ -124,6 +124,8 @@ class ServiceReport(Frozen, frozen=True):
     - `failed`: the part of `total` that ended with a 5xx or was answered by the proxy itself
     - `calls`: requests by calling service
     - `call_seconds`: by calling service, its requests in flight here integrated over the interval
+    - `call_errors`, `call_latency`: by calling service, requests that ended with a 5xx or were
+      answered by the proxy itself, and latencies of all; connections and streams do not count
     - `uncovered`: by calling service, requests that `allow` does not cover, refused or audited
     - `streams`: TCP connections, tunnels and event streams that are open at the end of the
       interval; they are in flight, and no answer is awaited
@@ -163,6 +165,8 @@ class ServiceReport(Frozen, frozen=True):
     background_seconds: float = 0.0
     grpc: dict[str, int] = msgspec.field(default_factory=dict)
     exemplars: tuple[Exemplar, ...] = ()
+    call_errors: dict[str, int] = msgspec.field(default_factory=dict)
+    call_latency: dict[str, Histogram] = msgspec.field(default_factory=dict)
 
 
 class Report(Frozen, frozen=True, tag=True):

@@ -149,7 +149,7 @@ function Mesh({ caller, onLeave }: { caller: Caller; onLeave: () => void }) {
         </a>
         <button type="button" class="search" onClick={() => setPalette(true)}>
           <Icon name="search" />
-          <span>Search</span>
+          <span class="word">Search</span>
           <kbd>Ctrl K</kbd>
         </button>
         <nav aria-label="Views">

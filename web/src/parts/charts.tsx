@@ -9,7 +9,7 @@ import { toneOfEvent } from "./status";
 
 /** Pixels of the axis at the left and of the margin at the right, the same for all charts. */
 const LEFT = 58;
-const RIGHT = 10;
+const RIGHT = 24;
 const GROUP = "time";
 
 export interface Series {
@@ -29,6 +29,8 @@ interface ChartProps {
   to: number;
   format: (value: number) => string;
   whole?: boolean;
+  /** Smallest value at the top of the axis. */
+  least?: number;
   axis?: boolean;
   height?: number;
   marks?: { at: number; tone: string }[];
@@ -85,7 +87,7 @@ export function Chart(props: ChartProps) {
         },
         scales: {
           x: { time: true, range: () => [current.current.from, current.current.to] },
-          y: { range: (_, __, most) => [0, Math.max(most * 1.15, whole ? 1 : 1e-3)] },
+          y: { range: (_, __, most) => [0, Math.max(most * 1.15, current.current.least ?? 1)] },
         },
         axes: [
           {

@@ -59,7 +59,7 @@ export function MapView() {
           )}
         </svg>
       </div>
-      <section aria-labelledby="calls">
+      <section>
         <h2 id="calls">Calls</h2>
         <div class="panel scroll" role="region" aria-labelledby="calls" tabIndex={0}>
           <table>
@@ -110,15 +110,15 @@ function Node({ place, service, several }: { place: Place; service: Service | un
   const tone = toneOf(service);
   const name = short(place.key, several);
   return (
-    <a href={serviceLink(place.key)} aria-label={`${name}: ${service.state}, ${rate(service.rps)} requests per second, ${service.ready} of ${service.wanted} replicas ready`}>
+    <a href={serviceLink(place.key)}>
       <g transform={`translate(${place.x} ${place.y})`} class={`node ${tone}`}>
         <rect width={WIDTH} height={HEIGHT} rx="10" />
         <circle cx="16" cy="21" r="4" />
         <text x="28" y="25" class="name">
-          {name.length > 18 ? `${name.slice(0, 17)}…` : name}
+          {`${name.length > 18 ? `${name.slice(0, 17)}…` : name} `}
         </text>
         <text x="28" y="44" class="detail">
-          {rate(service.rps)}/s · {service.ready}/{service.wanted} ready
+          {`${rate(service.rps)}/s · ${service.ready}/${service.wanted} ${tone === "good" ? "ready" : service.state}`}
         </text>
       </g>
     </a>

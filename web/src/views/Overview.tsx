@@ -48,7 +48,7 @@ export function Overview() {
           </ul>
         </section>
       )}
-      <section aria-labelledby="services">
+      <section>
         <div class="section-head">
           <h2 id="services">Services</h2>
           <input
@@ -172,7 +172,7 @@ function Summary({ mesh, troubled }: { mesh: Live; troubled: number }) {
   return (
     <section class="tiles" aria-label="Summary">
       <div class="tile">
-        <h3>Services</h3>
+        <h2 class="label">Services</h2>
         <p class="big">
           {well}
           <span class="muted">/{services.length} well</span>
@@ -180,22 +180,22 @@ function Summary({ mesh, troubled }: { mesh: Live; troubled: number }) {
         <p class={troubled ? "note bad-text" : "note good-text"}>{troubled ? `${troubled} need attention` : "All is well"}</p>
       </div>
       <div class="tile">
-        <h3>Requests/s</h3>
+        <h2 class="label">Requests/s</h2>
         <p class="big">{rate(rps)}</p>
         <Spark values={total} width={160} height={26} />
       </div>
       <div class="tile">
-        <h3>Success</h3>
+        <h2 class="label">Success</h2>
         <p class="big">{success(rps, errors)}</p>
         <p class="note muted">{errors >= 0.05 ? `${rate(errors)} errors/s` : "no errors now"}</p>
       </div>
       <div class="tile">
-        <h3>Slowest p95</h3>
+        <h2 class="label">Slowest p95</h2>
         <p class="big">{seconds(slowest?.p95 ?? null)}</p>
         <p class="note muted cut">{slowest ? slowest.name : "no requests"}</p>
       </div>
       <div class="tile">
-        <h3>Replicas ready</h3>
+        <h2 class="label">Replicas ready</h2>
         <p class="big">
           {ready}
           <span class="muted">/{wanted}</span>

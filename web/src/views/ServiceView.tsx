@@ -192,6 +192,7 @@ function Charts({ service }: { service: Service }) {
           title="Latency"
           {...shared}
           format={seconds}
+          least={0.01}
           series={[
             { label: "p99", values: columns.p99, color: "line3" },
             { label: "p95", values: columns.p95, color: "line2" },

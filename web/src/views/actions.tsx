@@ -145,7 +145,7 @@ function ScaleDialog({ service, onClose }: { service: Service; onClose: () => vo
           : change > 0
             ? `${plural(change, "replica")} start${change === 1 ? "s" : ""}: ${service.wanted} → ${count}.`
             : `${plural(-change, "replica")} finish${change === -1 ? "es" : ""} its requests and stop${change === -1 ? "s" : ""}: ${service.wanted} → ${count}.`,
-        count === 0 ? "Requests wait for a first replica, or fail." : `Until then the autoscaler (${service.minimum} to ${service.maximum}) does not change the number.`,
+        count === 0 ? "Requests wait for a first replica, or fail." : `${time ? `For ${TIMES.find(([, value]) => value === time)![0]}` : "Until the override is removed"} the autoscaler (${service.minimum} to ${service.maximum}) does not change the number.`,
       ];
   return (
     <Confirm

@@ -36,7 +36,7 @@ export function JobsView() {
       <h1>Jobs</h1>
       {error && <p class="error">{error}</p>}
       {value && value.schedules.length > 0 && (
-        <section aria-labelledby="schedules">
+        <section>
           <h2 id="schedules">Schedules</h2>
           <div class="panel scroll" role="region" aria-labelledby="schedules" tabIndex={0}>
             <table>
@@ -66,7 +66,7 @@ export function JobsView() {
           </div>
         </section>
       )}
-      <section aria-labelledby="jobs">
+      <section>
         <h2 id="jobs">Latest</h2>
         {value && !value.jobs.length && (
           <p class="panel empty">

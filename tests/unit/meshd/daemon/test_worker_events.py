@@ -27,9 +27,7 @@ FAILED = ListenFailed("10.0.0.1:80", "Address already in use")
 
 
 def handler(log: EventLog) -> WorkerEvents:
-    return WorkerEvents(
-        Ingest(), log, lambda report: None, lambda message: None, lambda: None, lambda: 1.0
-    )
+    return WorkerEvents(Ingest(), log, (), lambda message: None, lambda: None, lambda: 1.0)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from proxy.observe.counters import EndpointCounters, ServiceCounters
 from proxy.observe.histogram import HistogramRecorder
 from proxy.observe.trace import continue_trace, parse_traceparent
 from proxy.wire import buckets
+from proxy.wire.buckets import index
 
 
 def test_recorder_agrees_with_the_layout() -> None:
@@ -174,6 +175,34 @@ def test_the_time_callers_wait_is_integrated_over_intervals() -> None:
     counters.end_call("shop/cart", 12.5)
     assert counters.drain("shop/web", 13.0).call_seconds == {"shop/cart": 0.5}
     assert counters.drain("shop/web", 14.0).call_seconds == {}
+
+
+def test_requests_of_each_caller_have_errors_and_latencies() -> None:
+    counters = ServiceCounters()
+    for _ in range(3):
+        counters.start_call("shop/cart", 10.0)
+    counters.start_call("shop/admin", 10.0)
+    counters.count_call("shop/admin")
+    counters.finish_call("shop/cart", 10.5, False, index(0.5), 0.5)
+    counters.finish_call("shop/cart", 11.0, True, index(1.0), 1.0)
+    report = counters.drain("shop/web", 11.0)
+    assert report.calls == {"shop/cart": 3, "shop/admin": 2}
+    assert report.call_errors == {"shop/cart": 1}
+    assert list(report.call_latency) == ["shop/cart"]
+    assert report.call_latency["shop/cart"].counts == {index(0.5): 1, index(1.0): 1}
+    assert report.call_latency["shop/cart"].sum == 1.5
+    counters.finish_call("shop/cart", 12.0, False, index(2.0), 2.0)
+    report = counters.drain("shop/web", 12.0)
+    assert (report.calls, report.call_errors) == ({}, {})
+    assert report.call_latency["shop/cart"].counts == {index(2.0): 1}
+    assert report.call_seconds == {"shop/cart": 1.0, "shop/admin": 1.0}
+    counters.record_call("shop/admin", index(0.25), 0.25)
+    counters.end_call("shop/admin", 12.5)
+    counters.start_call("shop/admin", 12.5)
+    report = counters.drain("shop/web", 13.0)
+    assert report.call_latency["shop/admin"].counts == {index(0.25): 1}
+    counters.drain("shop/web", 14.0)
+    assert set(counters._calls) == {"shop/admin"}, "only its request is in flight"
 
 
 def usual_line(**changed: Any) -> bytes | None:

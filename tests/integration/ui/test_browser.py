@@ -1,0 +1,145 @@
+"""The web page in a browser, on a running mesh: each view, an action, and no violation of axe."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.support.browser import DESKTOP, PHONE, open_page, take_screenshot, violations
+from tests.support.mesh import TestMesh, service_text
+from tests.support.waiting import elapse, wait_until
+
+pytestmark = [pytest.mark.page, pytest.mark.slow, pytest.mark.timeout(240)]
+CALLING = Path(__file__).parents[2] / "support" / "calling_origin.py"
+COMPOSE = f"""\
+name: shop
+services:
+  web:
+    command: [{sys.executable}, -u, {CALLING}]
+    environment: {{CALLS: api}}
+    x-mesh: {{routes: [/], scale: {{min: 2, max: 4}}}}
+"""
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[TestMesh]:
+    made = TestMesh(tmp_path, "process")
+    try:
+        api = service_text("api", "process", "none", policy="{scale: {min: 1, max: 2}}")
+        done = await made.up(COMPOSE + api.replace("python3", sys.executable))
+        assert done.code == 0, done.err
+        yield made
+    finally:
+        await made.end()
+
+
+async def send_requests(address: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"http://{address}/") as answer:
+                await answer.read()
+            await elapse(0.05, "a steady load of about 20 requests a second")
+
+
+async def show(page: Any, view: str, heading: str) -> None:
+    """Go to a view and wait for its heading."""
+    await page.evaluate("view => { location.hash = view }", view)
+    await page.locator("h1, h2").filter(has_text=heading).first.wait_for(state="attached")
+
+
+async def check(page: Any, name: str) -> None:
+    """Take a screenshot; assert that axe finds nothing and that nothing is wider than the
+    window."""
+    await take_screenshot(page, name)
+    assert await violations(page) == [], name
+    width, window = await page.evaluate("[document.body.scrollWidth, innerWidth]")
+    assert width <= window, name
+
+
+async def test_the_page_shows_and_steers_a_mesh(mesh: TestMesh) -> None:
+    load = asyncio.create_task(send_requests(mesh.address))
+    try:
+        link = (await mesh.run("ui")).out.strip()
+        async with open_page() as page:
+            await page.emulate_media(color_scheme="light")
+            await page.goto(link.partition("#")[0])
+            await page.get_by_role("button", name="Sign in").wait_for()
+            await check(page, "sign-in")
+            await page.goto(link)
+            await page.get_by_role("link", name="web").wait_for()
+            assert "code" not in page.url
+            row = page.get_by_role("row").filter(has_text="web")
+            await wait_until(lambda: _has_load(row), 10, "requests of web")
+            await check(page, "overview-light")
+            await _check_views(page)
+            await _check_phone(page)
+            await _scale(page, mesh)
+            await page.get_by_role("button", name="Sign out").click()
+            await page.get_by_role("button", name="Sign in").wait_for()
+    finally:
+        load.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await load
+
+
+async def _has_load(row: Any) -> bool:
+    return "100%" in await row.inner_text()
+
+
+async def _check_views(page: Any) -> None:
+    await show(page, "#/services/shop/web", "web")
+    await page.locator(".chart canvas").nth(3).wait_for()
+    await page.locator(".list li").first.wait_for()
+    await check(page, "service-light")
+    await show(page, "#/services/shop/web/logs", "web")
+    await page.locator(".log .line").first.wait_for()
+    await page.get_by_role("searchbox", name="Search the logs").fill("GET / ")
+    await page.locator(".log mark").first.wait_for()
+    await check(page, "logs-light")
+    await show(page, "#/services/shop/api/replicas", "api")
+    await page.get_by_role("button", name="Drain").first.wait_for()
+    await check(page, "replicas-light")
+    await show(page, "#/map", "Map")
+    await page.get_by_role("link", name="api").first.wait_for()
+    await page.get_by_role("row", name="web api").wait_for()
+    await check(page, "map-light")
+    await page.emulate_media(color_scheme="dark")
+    await check(page, "map-dark")
+    for view in ("events", "jobs", "certificates", "nodes"):
+        await show(page, f"#/{view}", view.capitalize())
+        await check(page, f"{view}-dark")
+    await show(page, "#/services/shop/api", "api")
+    await page.locator(".chart canvas").nth(3).wait_for()
+    await check(page, "service-dark")
+    await show(page, "#/", "Services")
+    await check(page, "overview-dark")
+
+
+async def _check_phone(page: Any) -> None:
+    await page.set_viewport_size(PHONE)
+    await check(page, "overview-phone")
+    await show(page, "#/services/shop/web", "web")
+    await check(page, "service-phone")
+    await page.set_viewport_size(DESKTOP)
+
+
+async def _scale(page: Any, mesh: TestMesh) -> None:
+    """Scale by the palette, with the keyboard only."""
+    await page.keyboard.press("Control+k")
+    await page.get_by_role("combobox").wait_for()
+    await check(page, "palette-dark")
+    await page.keyboard.type("scale shop/api")
+    await page.keyboard.press("Enter")
+    await page.get_by_role("heading", name="Scale api").wait_for()
+    await page.get_by_role("button", name="One more").press("Enter")
+    await page.get_by_text("1 replica starts").wait_for()
+    await check(page, "scale-dark")
+    await page.get_by_role("button", name="Scale to").press("Enter")
+    await page.get_by_text("api: set to").wait_for()
+    await mesh.until("api", lambda service: service["override"] is not None, 5)
+    assert "token" in (await mesh.run("audit", "-n", "1")).out
