@@ -109,10 +109,6 @@ class Listeners:
         for _, listening in self.open.values():
             listening.close()
 
-    def bound_address(self, address: str) -> str:
-        """Return the address that an open listener is bound to (port 0 resolved)."""
-        return self.open[address][1].bound
-
     def listening_message(self) -> Listening:
         """Return the feed message that lists the open addresses."""
         return Listening({asked: listening.bound for asked, (_, listening) in self.open.items()})

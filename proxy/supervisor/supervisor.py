@@ -242,10 +242,13 @@ class Supervisor:
             return
         self._announced = True
         for address in self._config.listen:
-            bound = self._listeners.bound_address(address)
-            _log.info("listening on %s with %d workers", bound, self._config.workers)
+            listener, listening = self._listeners.open[address]
+            text = f"listening on {listening.bound}"
+            if listener.tls is not None:
+                text += " with TLS"
+            _log.info("%s, %d workers", text, self._config.workers)
             if self._config.announce and self._inherited is None:
-                print(f"listening on {bound}", flush=True)
+                print(text, flush=True)
 
     # --- Processes and signals
 

@@ -30,19 +30,23 @@ Ready = Callable[[TlsTransport, ssl.SSLObject], None]
 """Gets the transport of a connection whose handshake is complete, and its state of TLS. Sets the
 protocol of the connection."""
 
+AnswerOf = Callable[[bytes], bytes]
+"""Returns the answer in clear text to first bytes that are not TLS; empty for none."""
+
 
 class Handshake(Unfinished):
     """One handshake. It has the methods of an `asyncio.Protocol` without the base class, so that it
     can be compiled to a native class.
 
     - `contexts`: those of the listener.
+    - `answer_of`: for a client that does not speak TLS.
     - `seconds`: deadline; `limit`: unfinished handshakes that a client's address may have.
     - `address`: the client's address, if it is not that of the connection.
     """
 
     __slots__ = (
-        "_address", "_carrier", "_connection", "_contexts", "_counters", "_ended", "_hello",
-        "_incoming", "_limit", "_on_ready", "_outgoing", "_seconds",
+        "_address", "_answer_of", "_carrier", "_connection", "_contexts", "_counters", "_ended",
+        "_hello", "_incoming", "_limit", "_on_ready", "_outgoing", "_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +54,7 @@ class Handshake(Unfinished):
         contexts: ServerContexts,
         handshake_counters: HandshakeCounters,
         on_ready: Ready,
+        answer_of: AnswerOf,
         seconds: float,
         limit: int,
         address: str = "",
@@ -57,6 +62,7 @@ class Handshake(Unfinished):
         self._contexts = contexts
         self._counters = handshake_counters
         self._on_ready = on_ready
+        self._answer_of = answer_of
         self._seconds = seconds
         self._limit = limit
         self._address = address
@@ -81,6 +87,7 @@ class Handshake(Unfinished):
     def data_received(self, data: bytes) -> None:
         """Take the next step of the handshake."""
         connection = self._connection
+        begins = connection is None
         if connection is None:
             connection = self._begin(data)
             if connection is None:
@@ -92,8 +99,12 @@ class Handshake(Unfinished):
         except ssl.SSLWantReadError:
             self._flush()
         except OSError as error:
-            # With the alert that OpenSSL has written.
-            self._flush()
+            answer = self._answer_of(data) if begins else b""
+            if answer and self._carrier is not None:
+                self._carrier.write(answer)
+            else:
+                # The alert that OpenSSL has written.
+                self._flush()
             self.fail(error)
             self._close()
         else:

@@ -6,10 +6,12 @@ unless ALPN chose another protocol that this module knows.
 
 import asyncio
 import functools
+import re
 import ssl
 from typing import Final, cast
 
 from proxy import http2
+from proxy.http1.rewrite import build_response
 from proxy.request.data_plane import DataPlane
 from proxy.tls.contexts import ServerContexts
 from proxy.tls.handshake import Handshake
@@ -19,6 +21,8 @@ from proxy.wire.snapshot import Listener
 
 HTTP2: Final = "h2"
 """The name of HTTP/2 in ALPN."""
+_REQUEST_LINE: Final = re.compile(rb"[A-Z]{3,16} [^ \r\n]+ HTTP/1\.[01]\r?\n")
+"""The beginning of a request of HTTP/1."""
 
 
 def create_handshake(
@@ -31,6 +35,7 @@ def create_handshake(
         contexts,
         plane.handshakes,
         functools.partial(serve, plane, listener),
+        answer_plain_http,
         tls.handshake_seconds,
         tls.handshakes_per_address,
         listener.client[0],
@@ -45,6 +50,18 @@ def serve(
     protocol = create_protocol(plane, listener, describe_session(connection))
     transport.set_protocol(protocol)
     protocol.connection_made(cast("asyncio.Transport", transport))
+
+
+def answer_plain_http(data: bytes) -> bytes:
+    """Return the answer to a request in clear text; empty if the bytes are not one."""
+    if _REQUEST_LINE.match(data) is None:
+        return b""
+    return build_response(
+        400,
+        "The plain HTTP request was sent to an HTTPS port; use https://",
+        bodyless=data.startswith(b"HEAD "),
+        close=True,
+    )
 
 
 def create_protocol(plane: DataPlane, listener: Listener, session: TlsSession) -> asyncio.Protocol:

@@ -55,7 +55,7 @@ class Supervised:
     def bound(self) -> list[str]:
         """Return the addresses that it announced."""
         lines = self.said.splitlines()
-        return [line.split()[-1] for line in lines if line.startswith("listening on ")]
+        return [line.split()[2] for line in lines if line.startswith("listening on ")]
 
     async def listening(self, seconds: float = 15) -> str:
         """Wait until it announced an address; return the first one."""

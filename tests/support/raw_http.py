@@ -255,7 +255,7 @@ class Proxy:
         assert self._process.stdout is not None
         line = self._process.stdout.readline().decode()
         assert line.startswith("listening on "), line
-        self.port = int(line.rsplit(":", 1)[1])
+        self.port = int(line.split()[2].rsplit(":", 1)[1])
 
     def connect(self, small_window: bool = False) -> Wire:
         sock = socket.socket()

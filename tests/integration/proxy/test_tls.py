@@ -211,6 +211,35 @@ async def test_garbage_is_counted_and_not_logged_line_by_line(tmp_path: Path) ->
 
 
 @on_uvloop
+async def test_a_request_in_clear_text_is_answered_in_clear_text(tmp_path: Path) -> None:
+    async with tls_scene(tmp_path) as scene:
+        for request, body in (
+            (
+                get(),
+                b"400 Bad Request: The plain HTTP request was sent to an HTTPS port; use https://\n",
+            ),
+            (b"DELETE /a?b HTTP/1.0\r\n\r\n", b"use https://\n"),
+            (b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n\r\n"),
+        ):
+            reader, writer = await raw(scene)
+            writer.write(request)
+            answer = await reader.read()
+            writer.close()
+            assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert b"\r\nConnection: close\r\n" in answer
+            assert answer.endswith(body)
+        for junk in (b"GET", b"SSH-2.0-x\r\n" * 2, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+            reader, writer = await raw(scene)
+            writer.write(junk)
+            writer.write_eof()
+            assert not (await reader.read()).startswith(b"HTTP")
+            writer.close()
+        await wait_until(lambda: not scene.plane.handshakes.pending, 10, "all ended")
+        counts = scene.plane.handshakes.take()
+        assert counts["invalid"] + counts["closed"] == 6
+
+
+@on_uvloop
 async def test_slow_handshakes_have_a_deadline(tmp_path: Path) -> None:
     tls = ListenerTls(handshake_seconds=0.3)
     async with tls_scene(tmp_path, tls=tls) as scene:

@@ -44,6 +44,7 @@ async def test_certificates_are_replaced_under_load(tmp_path: Path) -> None:
         )
         with meshd_proxy(tmp_path, "--config", str(file)) as running:
             address = await running.listening()
+            assert f"listening on {address} with TLS\n" in running.said
             load = SteadyClients(address, tls=tls)
             load.start(clients=4)
             first = await served(address, tls)
