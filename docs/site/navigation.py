@@ -35,10 +35,21 @@ SECTIONS: Final = (
         {
             "how-to": "Recipes for everyday tasks.",
             "rollouts": "How a new revision is rolled out, analyzed and undone.",
+            "runbooks": "What to do about each alert.",
             "many-machines": "Several machines with Docker Swarm.",
             "volumes": "Backups and restores of volumes, PostgreSQL.",
             "web": "The web page: views, sign-in, address.",
             "state": "The state directory, backups, several meshes on one engine.",
+        },
+    ),
+    Section(
+        "Coming from",
+        {
+            "coming-from/compose": "From `docker compose up` to balanced and scaled services.",
+            "coming-from/traefik": "Routers and middlewares, and what they are here.",
+            "coming-from/kamal": "Releases without downtime, from a Compose file.",
+            "coming-from/swarm": "Stacks and services, with a proxy and an autoscaler on top.",
+            "coming-from/kubernetes": "Deployments, Services, Ingress and HPA in one file.",
         },
     ),
     Section(
