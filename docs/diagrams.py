@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshd.model.job import JOB_TRANSITIONS
+from meshd.model.lease import LEASE_TRANSITIONS
 from meshd.model.replica_phase import NEXT
 from meshd.model.rollout import ROLLOUT_TRANSITIONS
 from proxy.request import phases
@@ -28,6 +29,7 @@ TABLES: Final[Mapping[str, Mapping[Any, Collection[Any]]]] = {
     "replica": NEXT,
     "rollout": ROLLOUT_TRANSITIONS,
     "job": JOB_TRANSITIONS,
+    "lease": LEASE_TRANSITIONS,
 }
 """Name of a diagram on the page → states with the states that can follow. The first is where it
 starts."""

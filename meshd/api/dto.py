@@ -163,6 +163,7 @@ class Status(Value, frozen=True):
     - `addresses`: whether services have virtual addresses: `on`, or `off: REASON`; empty if the
       runtime has none, or nothing needs them.
     - `store_state`: `ok`, or why the state cannot be written.
+    - `standby`: which other process leads, if this one stands by; else empty.
     - `enforcement`: whether `x-mesh.enforce` holds: `on`, or `off: REASON`; empty if no service
       has it.
     """
@@ -181,6 +182,7 @@ class Status(Value, frozen=True):
     addresses: str = ""
     store_state: str = "ok"
     enforcement: str = ""
+    standby: str = ""
 
 
 class CallEdge(Value, frozen=True):

@@ -70,6 +70,7 @@ class DaemonOptions:
     - `proxy`: settings of the proxy as a whole.
     - `api`: where the API is served over TCP; None: at the Unix socket only.
     - `ui`: where the web page is served; None: nowhere.
+    - `lease`: name of the lease of which one holder leads; empty: there are no others.
     - `filter_host`: limit what containers of internal networks reach on the host.
     """
 
@@ -84,6 +85,7 @@ class DaemonOptions:
     filter_host: bool = True
     api: TcpSettings | None = None
     ui: PageSettings | None = None
+    lease: str = ""
 
     def config(self) -> SupervisorConfig:
         """Return the configuration of the supervisor and its children. The keeper starts first
@@ -96,6 +98,7 @@ class DaemonOptions:
                 "--metrics", self.metrics, "--starts", str(self.start_limit),
                 *(() if self.adopt else ("--no-adopt",)),
                 *(() if self.filter_host else ("--no-filter",)),
+                *(("--lease", self.lease) if self.lease else ()),
                 *_edge_arguments(self.proxy),
                 *_api_arguments(self.api),
                 *_ui_arguments(self.ui),

@@ -13,11 +13,17 @@ from meshd.api.dto import DeployResult
 from meshd.cli import deploy_progress, image_progress, output, plan_output, tables
 from meshd.cli.daemon_process import END_SECONDS, START_SECONDS, DaemonProcess
 from meshd.model.errors import NotFound, Rejected
+from meshd.model.lease import DURATION
 from meshd.spec.model import Project
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NO_ANSWER_SECONDS: Final = 3.0
 """Seconds to wait for the end of a daemon that could not answer the request to shut down."""
+DECISION_SECONDS: Final = 2 * DURATION
+"""Seconds after which a daemon that does not lead stands by: the lease of one that was killed has
+expired by then."""
+STANDBY_POLL: Final = 0.2
+"""Seconds between two looks at whether the daemon leads by now."""
 RECONNECT_POLL: Final = 0.1
 """Seconds between two attempts to reach a control process that is being replaced."""
 SIGNAL_STEPS: Final = (
@@ -62,6 +68,8 @@ class ForegroundRun:
         for number in STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         try:
+            if await self._until_stopped(self._stand_by(detach)):
+                return output.OK
             _, self._last_event = await self._client.last_events(0, lambda _: False)
             if self._project is not None:
                 result = await self._until_stopped(self._deploy(self._project))
@@ -75,6 +83,30 @@ class ForegroundRun:
             await self._end()
             raise
         return output.OK
+
+    async def _stand_by(self, detach: bool) -> bool:
+        """Wait until the daemon leads, if another one does. Return whether there is nothing to do:
+        with `detach` the command waits only as long as it takes to find out. Raises NoDaemon."""
+        printed, since = "", deploy_progress.monotonic()
+        answered = since
+        while True:
+            now = deploy_progress.monotonic()
+            try:
+                standby = (await self._client.status()).standby
+            except NoDaemon:  # for a moment, between standing by and leading
+                if now > answered + START_SECONDS:
+                    raise
+            else:
+                answered = now
+                if not standby:
+                    return False
+                decided = now > since + DECISION_SECONDS
+                if decided and standby != printed:
+                    output.print_error(f"{standby}; this meshd takes over when that one ends")
+                    printed = standby
+                if decided and detach:
+                    return True
+            await asyncio.sleep(STANDBY_POLL)
 
     def _on_signal(self) -> None:
         if self._stop.is_set():

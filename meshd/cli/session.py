@@ -110,8 +110,10 @@ def _discard_stdout() -> None:
 def find_service(status: Status, name: str) -> ServiceStatus:
     """Return the service named `SERVICE`, or `PROJECT/SERVICE` if several projects have one.
 
-    Raises NotFound.
+    Raises NotFound; Rejected if the daemon stands by.
     """
+    if status.standby:
+        raise Rejected(f"{status.standby}; ask the meshd there")
     project, _, short = name.rpartition("/")
     matches = [s for s in status.services if s.name == short and project in ("", s.project)]
     if len(matches) == 1:

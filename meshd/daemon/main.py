@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from meshd.api.tcp_address import ServeError, TcpSettings
 from meshd.certificates.wanted import BadAcmeSettings
+from meshd.daemon.leadership import LeaseLost
 from meshd.daemon.wiring import Daemon, DaemonSettings
 from meshd.logging_setup import set_up_logging
 from meshd.publish.compile import EdgeSettings
@@ -41,6 +42,7 @@ async def _main(options: argparse.Namespace) -> None:
             last_end=take_last_end(),
             api=read_api(options),
             ui=read_ui(options),
+            lease=options.lease,
             acme=read_acme(os.environ.get(ACME_VARIABLE, "")),
         )
     )
@@ -98,6 +100,7 @@ def main() -> int:
     parser.add_argument("--ui-key", default="", metavar="FILE")
     parser.add_argument("--ui-host", action="append", default=[], metavar="NAME")
     parser.add_argument("--ui-strict", action="store_true")
+    parser.add_argument("--lease", default="", metavar="NAME")
     options = parser.parse_args()
     set_up_logging()
     options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,4 +109,7 @@ def main() -> int:
     except (StateLocked, SchemaTooNew, ServeError, BadAcmeSettings, sqlite3.DatabaseError) as error:
         print(f"meshd: {error}", file=sys.stderr)
         return 2
+    except LeaseLost as error:
+        print(f"meshd: {error}; this process starts again and stands by", file=sys.stderr)
+        return 1
     return 0

@@ -6,12 +6,15 @@ order of construction is the order of dependencies; nothing is set on a part aft
 
 import asyncio
 import contextlib
+import os
+import platform
 import random
+import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import structlog
 
@@ -38,7 +41,9 @@ from meshd.control.shutdown import Shutdown
 from meshd.control.status_reader import StatusReader
 from meshd.control.volumes import VolumeManager
 from meshd.daemon.clock_watch import ClockWatch
+from meshd.daemon.leadership import Leadership
 from meshd.daemon.scale_from_zero_feed import ScaleFromZeroFeed
+from meshd.daemon.standby import StandbyControl
 from meshd.daemon.stores import Stores
 from meshd.daemon.ticker import Ticker
 from meshd.daemon.worker_events import WorkerEvents
@@ -66,16 +71,19 @@ from meshd.reconcile.plan.start_limit import start_slots
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.docker.addresses.redirection import Redirection
 from meshd.runtime.docker.enforcement import Enforcement
+from meshd.runtime.docker.engine import Engine
 from meshd.runtime.docker.firewall_rules import blocked_port_of
 from meshd.runtime.docker.host_firewall import HostFirewall
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.select import make_runtime
+from meshd.runtime.swarm.lease import SwarmLease
 from meshd.scaling.controller import ScalingController
 from meshd.scaling.prometheus_queries import PrometheusQueries
 from meshd.spec.model import Service
 from meshd.spec.model.acme import AcmeSettings
-from meshd.store import output_archive, presence
+from meshd.store import output_archive, presence, records
 from meshd.store.output_archive import OutputArchive
+from meshd.store.store import Store
 from meshd.store.virtual_addresses import VirtualAddressLog
 from meshd.telemetry.call_edges import CallEdges
 from meshd.telemetry.counters import EventCounters
@@ -90,6 +98,7 @@ from meshd.ui.settings import PageSettings
 from proxy.ipc.watchdog import send_signs_of_life
 
 if TYPE_CHECKING:
+    from meshd.api.port import Control
     from meshd.certificates.manager import CertificateManager
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -115,6 +124,7 @@ class DaemonSettings:
     - `acme`: settings of automatic certificates, one for each authority.
     - `api`: where the API is served over TCP; None: at the Unix socket only.
     - `ui`: where the web page is served; None: nowhere.
+    - `lease`: name of the lease of which one holder leads; empty: there are no others.
     """
 
     state: Path
@@ -129,6 +139,7 @@ class DaemonSettings:
     acme: tuple[AcmeSettings, ...] = ()
     api: TcpSettings | None = None
     ui: PageSettings | None = None
+    lease: str = ""
 
 
 class Daemon:
@@ -148,10 +159,72 @@ class Daemon:
     async def run(self) -> None:
         """Run until `end` is called. Raises StateLocked, SchemaTooNew, ServeError,
         sqlite3.DatabaseError."""
-        with self._stores.opened():
-            self._stores.store.forget_future(time.time())
-            parts = Parts(self._settings, self._stores, self._ingest, self._counters, self.end)
-            await parts.run(self._end)
+        if not self._settings.lease:
+            with self._stores.opened():
+                await self._run_parts(None)
+            return
+        async with opened_leadership(self._settings) as leadership:
+            await self._stand_by(leadership)
+            if self._end.is_set():
+                return
+            with self._stores.opened():
+                await self._run_parts(leadership)
+            await leadership.release()
+
+    async def _run_parts(self, leadership: Leadership | None) -> None:
+        self._stores.store.forget_future(time.time())
+        parts = Parts(
+            self._settings, self._stores, self._ingest, self._counters, self.end, leadership
+        )
+        await parts.run(self._end)
+
+    async def _stand_by(self, leadership: Leadership) -> None:
+        """Hold the state and serve the API until this process leads or ends. Take over the state of
+        the leader before. Raises as `run` does."""
+        store = Store(self._settings.state)  # the parts read theirs afterwards
+        store.open()
+        try:
+            before = await self._await_lease(leadership)
+            if before is not None:
+                records.restore(store, before)
+        finally:
+            store.close()
+
+    def _end_all(self) -> None:
+        """End the supervisor, which ends this process; this process alone without a supervisor."""
+        if self._settings.watchdog is not None:
+            os.kill(os.getppid(), signal.SIGTERM)
+        else:
+            self.end()
+
+    async def _await_lease(self, leadership: Leadership) -> bytes | None:
+        """Serve the API until this process leads or ends. Return the state of the leader before;
+        None: this process has its own."""
+        settings = self._settings
+        waiting = StandbyControl(settings.lease, lambda: leadership.leader, self._end_all)
+        socket = settings.state / presence.API_SOCKET
+        async with serve(cast("Control", waiting), socket, settings.metrics):
+            signs = asyncio.create_task(send_signs_of_life(settings.watchdog))
+            acquired = asyncio.create_task(leadership.acquire())
+            ended = asyncio.create_task(self._end.wait())
+            try:
+                await asyncio.wait([acquired, ended], return_when=asyncio.FIRST_COMPLETED)
+                return acquired.result() if acquired.done() else None
+            finally:
+                for task in (signs, acquired, ended):
+                    task.cancel()
+                await asyncio.gather(signs, acquired, ended, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def opened_leadership(settings: DaemonSettings) -> AsyncIterator[Leadership]:
+    """Yield the lease of this process, over a separate connection to the engine."""
+    engine = Engine()
+    host = platform.node()
+    try:
+        yield Leadership(SwarmLease(engine, settings.lease), f"{host}:{settings.state}", host)
+    finally:
+        await engine.close()
 
 
 class Parts:
@@ -165,13 +238,17 @@ class Parts:
         ingest: Ingest,
         counters: EventCounters,
         end: Callable[[], None],
+        leadership: Leadership | None = None,
     ) -> None:
+        self._leadership = leadership
         clock, store, events, wake = time.time, stores.store, stores.events, asyncio.Event()
         self._settings = settings
         self._stores = stores
         self._ingest = ingest
         self._clock = clock
-        runtime = self._runtime = make_runtime(settings.runtime, settings.state)
+        runtime = self._runtime = make_runtime(
+            settings.runtime, settings.state, leadership.remaining if leadership else None
+        )
         self._zero_feed = ScaleFromZeroFeed(counters, clock)
         call_edges = CallEdges()
         worker_events = WorkerEvents(
@@ -188,7 +265,9 @@ class Parts:
             settings.state / "feed.sock", store.next_epoch(), worker_events.take
         )
         watch = self._watch = RuntimeWatcher(runtime, wake.set)
-        claims = ProjectClaims(runtime, store, lambda: watch.replicas, wake.set, settings.adopts)
+        claims = ProjectClaims(
+            runtime, store, lambda: watch.replicas, wake.set, settings.adopts, settings.lease
+        )
         sampler = self._sampler = UsageSampler(runtime)
         job_table = JobTable(store, stores.jobs, wake.set)
         job_factory = JobFactory(store, stores.jobs, clock, random.Random())
@@ -392,6 +471,9 @@ class Parts:
                 blocked = [blocked_port_of(address) for address in served]
                 self._firewall.block_ports(tuple(each for each in blocked if each is not None))
                 running.append(self._run_when_ready(self._firewall))
+            if self._leadership is not None:
+                store = self._stores.store
+                running.append(self._leadership.keep(lambda: records.dump(store)))
             if self._runtime.capabilities.swarm:
                 running.append(self._nodes.run())
             if self._certificates is not None:

@@ -3,7 +3,7 @@
 Called by `meshd up` (`choose`) and by `meshd.daemon.wiring` (`make_runtime`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -67,10 +67,11 @@ async def _choose_swarm() -> Choice:
     return Choice("swarm", f"swarm runtime: {len(nodes)} nodes take replicas ({names})")
 
 
-def make_runtime(name: Name, state: Path) -> Runtime:
-    """Create the runtime of that name; `state` is the directory of the keeper's socket."""
+def make_runtime(name: Name, state: Path, may_change: Callable[[], float] | None = None) -> Runtime:
+    """Create the runtime of that name; `state` is the directory of the keeper's socket.
+    `may_change`: for how many seconds this process leads the others; None: there are no others."""
     if name == "swarm":
-        return SwarmRuntime()
+        return SwarmRuntime(may_change)
     return DockerRuntime() if name == "docker" else ProcessRuntime(state)
 
 

@@ -4,27 +4,38 @@ What every runtime must do is in `test_runtime_conformance`.
 """
 
 import asyncio
+import base64
 import json
+import os
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from msgspec.structs import replace
 
+from meshd.model.lease import LeaseRecord
 from meshd.model.runtime import Availability, Holder, ReplicaSpec, ReplicaState
 from meshd.runtime.base import (
     EventKind,
     ImageMissing,
     NodeNotFound,
+    RuntimeFailure,
     RuntimeUnavailable,
     StartFailed,
 )
+from meshd.runtime.docker.engine import Engine
+from meshd.runtime.swarm.lease import SwarmLease
 from meshd.runtime.swarm.runtime import SwarmRuntime
 from meshd.spec.compose import load
 from meshd.spec.model import Project
 from tests.fakes.replicas import (
     ReceivedEvents,
+    docker,
     fetch,
     replica_spec,
     service,
@@ -33,6 +44,7 @@ from tests.fakes.replicas import (
 )
 from tests.support.mesh import TestMesh
 from tests.support.own_swarm import OwnNode, own_swarm
+from tests.support.registry import PASSWORD, USER, htpasswd_auth, registry
 from tests.support.waiting import wait_until
 
 PROJECT = "swarm-test"
@@ -175,6 +187,35 @@ async def test_a_node_is_cordoned_and_drained(runtime: SwarmRuntime, engine_imag
     assert (node.reserved_cpus, node.drain_until, node.takes_replicas) == (0.0, 0.0, True)
 
 
+async def test_the_swarm_keeps_a_lease_and_the_state_of_its_holder(
+    node: OwnNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", node.host)
+    engine = Engine()
+    lease = SwarmLease(engine, "test")
+    assert await lease.read() is None
+    assert await lease.write(LeaseRecord("a", "m1", 1))
+    assert not await lease.write(LeaseRecord("b", "m2", 1)), "it exists by now"
+    found = await lease.read()
+    assert found is not None
+    assert (found.holder, found.host, found.token, found.records) == ("a", "m1", 1, "")
+    content = bytes(range(256)) * 4000
+    for state in (b"earlier", content):
+        place = await lease.save(state)
+        await lease.clean(place)
+        assert await lease.load(place) == state
+    assert await lease.write(replace(found, renewals=1, records=place))
+    assert not await lease.write(replace(found, renewals=2)), "it has another version by now"
+    found = await lease.read()
+    assert found is not None
+    assert (found.renewals, found.records) == (1, place)
+    names = node.docker("config", "ls", "--format", "{{.Name}}").split()
+    assert len(names) == 1 + 3, "the earlier state is gone"
+    node.docker("config", "rm", *names)
+    assert not await lease.write(found)
+    await engine.close()
+
+
 async def test_an_engine_outside_of_a_swarm_is_refused(
     engine_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +300,40 @@ class Handler(http.server.BaseHTTPRequestHandler):
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Handler).serve_forever()
 """
+
+
+@pytest.mark.acceptance
+@pytest.mark.tool("docker-registry")
+@pytest.mark.timeout(600)
+async def test_nodes_pull_from_a_private_registry(
+    tmp_path: Path, engine_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The login on the manager is passed on to the node. Without it the error names the node."""
+    storage = tmp_path / "storage"
+    with registry(storage) as address:
+        pushed = f"{address}/team/app:1"
+        docker("tag", engine_image, pushed)
+        docker("push", pushed)
+        docker("rmi", pushed)
+    with (
+        own_swarm(["m1", "w1"], engine_image) as (manager, _),
+        registry(storage, htpasswd_auth(tmp_path), manager.bridge) as address,
+    ):
+        monkeypatch.setenv("DOCKER_HOST", manager.host)
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+        private = service(f"{address}/team/app:1", placement=["node.hostname==w1"])
+        async with swarm_runtime(PROJECT) as runtime:
+            with pytest.raises(RuntimeFailure) as refused:
+                await runtime.start(replica_spec(PROJECT, "private-1", private))
+            assert "node w1: " in str(refused.value)
+            auth = {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
+            (tmp_path / "config.json").write_text(json.dumps({"auths": {address: auth}}))
+            (pinned,) = await runtime.resolve([private])
+            assert pinned.image_digest.startswith("sha256:")
+            started = await runtime.start(replica_spec(PROJECT, "private-2", pinned))
+            assert (started.state, started.node) == (ReplicaState.RUNNING, "w1")
+            await runtime.stop(started.name, 10)
+            await runtime.remove(started.name)
 
 
 @pytest.mark.acceptance
@@ -356,6 +431,82 @@ async def test_nodes_are_drained_filled_and_lost_under_load(
         finally:
             await load.stop()
             await mesh.end()
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(900)
+async def test_another_meshd_takes_over(tmp_path: Path, engine_image: str) -> None:
+    """One of two leads. It is killed; the other one continues with its state and its replicas. It
+    is frozen, and changes nothing when it continues."""
+    text = APPLICATION.replace("IMAGE", engine_image).replace("CODE", json.dumps(CALLER))
+    with own_swarm(["m1"], engine_image) as (node,):
+        meshes = []
+        for number in (1, 2):
+            (folder := tmp_path / str(number)).mkdir()
+            address = f"{node.address}:{8080 + number}"
+            environment = {"DOCKER_HOST": node.host}
+            meshes.append(TestMesh(folder, "swarm", address, environment, node.inside))
+        first, second = meshes
+        clock = asyncio.get_running_loop().time
+        try:
+            started = await first.up(text, "--lease", "prod")
+            assert started.code == 0, started.err
+            assert (await first.run("scale", "web", "3")).code == 0
+            await first.until("web", lambda each: each["ready"] == 3, 60)
+            names = {each["name"] for each in (await first.service("web"))["replicas"]}
+            standby = await second.up(text, "--lease", "prod")
+            assert (standby.code, "leads lease prod" in standby.err) == (0, True), standby.err
+            refused = await second.run("scale", "web", "1")
+            assert (refused.code, "leads lease prod" in refused.err) == (1, True)
+
+            async def leads() -> bool:
+                status = await status_of(second)
+                services = {each["name"]: each for each in status["services"]}
+                return "web" in services and services["web"]["ready"] == 3
+
+            for pid in first.processes():
+                first.kill(pid)
+            began = clock()
+            await wait_until(leads, 60, "the other one leads")
+            print(f"hand-over after {clock() - began:.1f} s")
+            found = await second.service("web")
+            assert {each["name"] for each in found["replicas"]} == names
+            assert (found["wanted"], found["override"]) == (3, 3)
+            assert await fetch(node.address, 8082) == "first"
+            assert (await second.run("scale", "web", "2")).code == 0
+            await second.until("web", lambda each: each["ready"] == each["running"] == 2, 60)
+
+            back = await first.up(text, "--lease", "prod")
+            assert (back.code, "leads lease prod" in back.err) == (0, True), back.err
+            control = next(
+                pid for pid, words in second.processes().items() if "meshd.daemon" in words
+            )
+            os.kill(control, signal.SIGSTOP)
+
+            async def leads_again() -> bool:
+                status = await status_of(first)
+                return any(each["ready"] == 2 for each in status["services"])
+
+            await wait_until(leads_again, 60, "the first one leads again")
+            with suppress(ProcessLookupError):  # its supervisor may have replaced it
+                os.kill(control, signal.SIGCONT)
+            await wait_until(lambda: _stands_by(second), 60, "the other one stands by")
+            assert (await first.service("web"))["wanted"] == 2
+        finally:
+            await second.end()
+            await first.end()
+
+
+async def status_of(mesh: TestMesh) -> dict[str, Any]:
+    """The status; without services while the daemon does not answer."""
+    try:
+        return dict(await mesh.api("/v1/status"))
+    except (aiohttp.ClientError, OSError):
+        return {"services": [], "standby": ""}
+
+
+async def _stands_by(mesh: TestMesh) -> bool:
+    return bool((await status_of(mesh))["standby"])
 
 
 class Load:

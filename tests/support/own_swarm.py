@@ -46,6 +46,11 @@ class OwnNode:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def bridge(self) -> str:
+        """The address of this host on the bridge between the nodes."""
+        return f"{self._network}.{BRIDGE_NUMBER}"
+
+    @property
     def inside(self) -> tuple[str, ...]:
         """Words before a command, to run it on the node."""
         return ("nsenter", f"--net=/var/run/netns/{self.namespace}")
@@ -72,7 +77,8 @@ class OwnNode:
         engine = (
             f"dockerd --data-root {self.root}/data --exec-root {self.root}/exec "
             f"--pidfile {self.root}/engine.pid --host {self.host} --bip 172.31.250.1/24 "
-            "--default-address-pool base=10.215.0.0/16,size=24"
+            "--default-address-pool base=10.215.0.0/16,size=24 "
+            "--insecure-registry 10.214.0.0/16"
         )
         # The engine keeps its network namespaces in /var/run/docker, and its name is the host's.
         script = f"hostname {self.name}; mount -t tmpfs tmpfs /var/run/docker; exec {engine}"

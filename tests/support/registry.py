@@ -26,8 +26,10 @@ TOKEN_SECONDS = 300
 
 
 @contextmanager
-def registry(storage: Path, auth: dict[str, object] | None = None) -> Iterator[str]:
-    """Run a registry on the images in `storage`; yield its address, HOST:PORT."""
+def registry(
+    storage: Path, auth: dict[str, object] | None = None, host: str = "127.0.0.1"
+) -> Iterator[str]:
+    """Run a registry on the images in `storage`, at an address of this host; yield HOST:PORT."""
     storage.mkdir(exist_ok=True)
     port = free_port()
     config = storage.with_name(f"{storage.name}-{port}.json")
@@ -37,7 +39,7 @@ def registry(storage: Path, auth: dict[str, object] | None = None) -> Iterator[s
                 "version": 0.1,
                 "log": {"level": "warn", "accesslog": {"disabled": True}},
                 "storage": {"filesystem": {"rootdirectory": str(storage)}},
-                "http": {"addr": f"127.0.0.1:{port}"},
+                "http": {"addr": f"{host}:{port}"},
                 **({"auth": auth} if auth else {}),
             }
         )
@@ -51,11 +53,11 @@ def registry(storage: Path, auth: dict[str, object] | None = None) -> Iterator[s
 
         def answers() -> bool:
             assert process.poll() is None, log.read_text()[-2000:]
-            request = ["curl", "-s", "-o", "/dev/null", f"http://127.0.0.1:{port}/v2/"]
+            request = ["curl", "-s", "-o", "/dev/null", f"http://{host}:{port}/v2/"]
             return subprocess.run(request, check=False).returncode == 0
 
         wait_until_blocking(answers, 10, "the registry answers", interval=0.05)
-        yield f"127.0.0.1:{port}"
+        yield f"{host}:{port}"
     finally:
         process.terminate()
         process.wait(30)

@@ -75,6 +75,7 @@ async def command(
         tables.filter_warning(status),
         tables.addresses_warning(status),
         tables.enforcement_warning(status),
+        status.standby,
     ):
         if warning:
             output.print_error(warning)

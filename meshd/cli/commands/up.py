@@ -4,6 +4,7 @@ The daemon is started by `meshd.cli.daemon_process`; what follows is in `meshd.c
 """
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -35,6 +36,17 @@ MAX_DEFAULT_WORKERS = 4
 def default_workers() -> int:
     """Return the number of CPUs that this process may use, at most four."""
     return min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
+
+
+LEASE_NAME: Final = re.compile(r"[\w-]{1,40}", re.ASCII)
+"""What the names of configs in a Swarm may have."""
+
+
+def check_lease(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    """Return the name of a lease, which is part of names in the Swarm."""
+    if name and not LEASE_NAME.fullmatch(name):
+        raise click.BadParameter(f"{name!r} is not valid; expected letters, digits, - and _")
+    return name
 
 
 @click.command("up", short_help="Start an application.")
@@ -83,6 +95,14 @@ def default_workers() -> int:
     is_flag=True,
     help="Docker only: do not limit what containers of internal networks reach on the host.",
 )
+@click.option(
+    "--lease",
+    metavar="NAME",
+    default="",
+    callback=check_lease,
+    help="Swarm only: of the daemons on several managers with this name, one leads and the others "
+    "stand by; one of them takes over in seconds when it ends.",
+)
 @spec_options.take_over_option
 @timeout_option("2m", "Time for everything to become ready.")
 @output_option
@@ -101,6 +121,7 @@ async def command(
     adopt: bool,
     no_adopt: bool,
     no_filter: bool,
+    lease: str,
     take_over: bool,
     seconds: float,
     as_json: bool,
@@ -149,12 +170,17 @@ async def command(
             filter_host=not no_filter,
             api=api,
             ui=ui,
+            lease=lease,
         )
         async with daemon_process.start_lock(state):
             if await check_running(options):
                 proxy_options.warn_if_different(options, listen, metrics if given_metrics else "")
             else:
                 name = await choose_runtime(runtime, spec)
+                if lease and name != "swarm":
+                    raise daemon_process.DaemonStartError(
+                        f"--lease needs --runtime swarm; the {name} runtime keeps no lease"
+                    )
                 daemon = daemon_process.spawn(replace(options, runtime=name))
                 await daemon_process.wait_ready(daemon)
     except daemon_process.DaemonStartError as error:

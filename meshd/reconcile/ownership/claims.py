@@ -49,7 +49,8 @@ class ProjectClaims:
     - `refusals`: why a project is left alone, by project.
 
     Arguments: `view` returns the runtime's replicas; `on_change` is called after each change of the
-    attributes; `adopts`: whether to adopt labelled containers that something else started.
+    attributes; `adopts`: whether to adopt labelled containers that something else started;
+    `lease`: name of the lease by which one of several processes leads; empty: there are no others.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class ProjectClaims:
         view: Callable[[], View],
         on_change: Callable[[], None],
         adopts: bool,
+        lease: str = "",
     ) -> None:
+        self._lease = lease
         self.held: frozenset[str] = frozenset()
         self.held_elsewhere: frozenset[str] = frozenset()
         self.refusals: Mapping[str, str] = {}
@@ -89,6 +92,9 @@ class ProjectClaims:
     def holder(self) -> Holder:
         """This mesh, as others see it."""
         if self._holder is None:
+            if self._lease:  # the same for all processes that may lead
+                self._holder = Holder(self._store.instance(), f"lease {self._lease}", "")
+                return self._holder
             state = str(self._store.path.parent.absolute())
             self._holder = Holder(self._store.instance(), socket.gethostname(), state)
         return self._holder

@@ -7,7 +7,9 @@ Every other module of this package with I/O uses it. The connection and its erro
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
+
+from aiodocker import DockerError
 
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.runtime.docker.engine import Engine, Info
@@ -16,6 +18,8 @@ Collection = Literal["services", "tasks", "nodes", "configs", "secrets", "networ
 UPDATE_TRIES: Final = 5
 """Attempts of an update: the version that it names changes whenever something else changes the
 object."""
+OUT_OF_SEQUENCE: Final = "update out of sequence"
+"""Part of the Swarm's answer to an update of another version than the object has."""
 PATIENCE: Final = 20.0
 """Seconds for a request. A manager without a majority of managers does not answer."""
 
@@ -28,15 +32,23 @@ class NameTaken(RuntimeFailure):
     """An object of that name exists."""
 
 
-class _OutOfSequence(RuntimeFailure):
+class OutOfSequence(RuntimeFailure):
     """The object has changed since it was read."""
 
 
-class SwarmApi:
-    """The objects of one Swarm, through one of its managers."""
+def _no_limit() -> float:
+    """Allow changes at any time: no other process leads."""
+    return PATIENCE
 
-    def __init__(self, engine: Engine) -> None:
+
+class SwarmApi:
+    """The objects of one Swarm, through one of its managers. `may_change` returns for how many
+    seconds this process may still change anything; not positive: it may not, because another one
+    leads."""
+
+    def __init__(self, engine: Engine, may_change: Callable[[], float] = _no_limit) -> None:
         self._engine = engine
+        self._may_change = may_change
 
     async def local_state(self) -> Info:
         """Return the manager's own description of its part in the Swarm. Raises RuntimeUnavailable
@@ -80,7 +92,7 @@ class SwarmApi:
         """Create an object and return its id. Raises NameTaken; `otherwise` with the text of the
         Swarm."""
         taken = {409: NameTaken(f"{body['Name']} already exists")}
-        async with self._engine.request(PATIENCE, taken, otherwise) as docker:
+        async with self._engine.request(self._patience(), taken, otherwise) as docker:
             made = await docker._query_json(
                 f"{kind}/create", "POST", data=json.dumps(body), headers=headers
             )
@@ -89,7 +101,7 @@ class SwarmApi:
     async def delete(self, kind: Collection, name: str) -> None:
         """Delete an object. Raises Gone; RuntimeFailure if something uses it."""
         async with (
-            self._engine.request(PATIENCE, {404: Gone(f"no {name} exists")}) as docker,
+            self._engine.request(self._patience(), {404: Gone(f"no {name} exists")}) as docker,
             docker._query(f"{kind}/{name}", "DELETE"),
         ):
             return
@@ -104,18 +116,37 @@ class SwarmApi:
             wanted = change(found["Spec"])
             if wanted is None:
                 return
-            params: dict[str, Any] = {"version": str(found["Version"]["Index"])}
-            errors: dict[int, RuntimeFailure] = {404: Gone(f"no {name} exists")}
-            if attempt < UPDATE_TRIES - 1:  # the last time, the Swarm's own text is raised
-                errors[500] = _OutOfSequence(name)
             try:
-                async with self._engine.request(PATIENCE, errors) as docker:
-                    await docker._query_json(
-                        f"{kind}/{found['ID']}/update",
-                        "POST",
-                        params=params,
-                        data=json.dumps(wanted),
-                    )
-            except _OutOfSequence:
+                await self.replace(kind, found["ID"], found["Version"]["Index"], wanted)
+            except OutOfSequence:
+                if attempt == UPDATE_TRIES - 1:
+                    raise
                 continue
             return
+
+    async def replace(
+        self, kind: Literal["services", "nodes", "configs"], name: str, version: int, spec: Info
+    ) -> None:
+        """Replace the `Spec` of an object that has this version. Raises Gone; OutOfSequence if it
+        has another one by now."""
+        errors: dict[int, RuntimeFailure] = {404: Gone(f"no {name} exists")}
+        async with self._engine.request(self._patience(), errors) as docker:
+            try:
+                await docker._query_json(
+                    f"{kind}/{name}/update",
+                    "POST",
+                    params={"version": str(version)},
+                    data=json.dumps(spec),
+                )
+            except DockerError as error:
+                if OUT_OF_SEQUENCE in str(error.message):
+                    raise OutOfSequence(error.message) from error
+                raise
+
+    def _patience(self) -> float:
+        """Return the seconds for a request that changes something. Raises RuntimeUnavailable if
+        this process may change nothing."""
+        left = self._may_change()
+        if left <= 0.0:
+            raise RuntimeUnavailable("this meshd does not lead, so that it changes nothing")
+        return min(PATIENCE, left)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -113,11 +113,11 @@ NO_VOLUMES: Final = (
 
 class SwarmRuntime:
     """Run replicas in the Swarm whose manager DOCKER_HOST, the Docker context or the default socket
-    names."""
+    names. `may_change`: see `SwarmApi`; None: it always may."""
 
-    def __init__(self) -> None:
+    def __init__(self, may_change: Callable[[], float] | None = None) -> None:
         self._engine = Engine()
-        self._api = SwarmApi(self._engine)
+        self._api = SwarmApi(self._engine, may_change) if may_change else SwarmApi(self._engine)
         self._view = SwarmView(self._engine, self._api)
         self._images = Images(self._engine)
         self._networks = OverlayNetworks(self._api)

@@ -1,0 +1,80 @@
+"""What another control process needs to continue where this one stopped, as bytes.
+
+`meshd.daemon.wiring` stores it with the lease of a Swarm, and restores it when another process
+takes over: projects, revisions, rollouts, overrides, numbers of the autoscaler, releases, tokens
+and the identity of the mesh. Events, decisions, traffic and jobs stay where they are.
+"""
+
+import json
+import sqlite3
+import zlib
+from typing import Any, Final
+
+from meshd.store.schema import MIGRATIONS, SchemaTooNew
+from meshd.store.store import Store
+
+TABLES: Final = (
+    "project",
+    "revision",
+    "rollout",
+    "override",
+    "scaling",
+    "canary_analysis",
+    "replacement",
+    "release",
+    "schedule",
+    "token",
+)
+_IDENTITY: Final = ("instance", "secret")
+"""The rows of `meta` that are shared; the others are about one host."""
+
+
+def dump(store: Store) -> bytes:
+    """Return the shared part of the state; equal for equal states."""
+    database = store.database
+    tables: dict[str, Any] = {
+        name: [
+            [_encode(value) for value in row]
+            for row in database.execute(f"SELECT * FROM {name}")  # noqa: S608 (of TABLES)
+        ]
+        for name in TABLES
+    }
+    identity = {
+        key: _encode(value)
+        for key, value in database.execute("SELECT key, value FROM meta")
+        if key in _IDENTITY
+    }
+    content = {"schema": len(MIGRATIONS), "tables": tables, "identity": identity}
+    return zlib.compress(json.dumps(content, separators=(",", ":")).encode())
+
+
+def restore(store: Store, content: bytes) -> None:
+    """Replace the shared part of the state. The store must be opened again afterwards. Raises
+    SchemaTooNew if another version of meshd wrote it, StoreWriteError."""
+    found = json.loads(zlib.decompress(content))
+    if found["schema"] != len(MIGRATIONS):
+        raise SchemaTooNew(
+            f"the leader before had schema {found['schema']}, and this meshd has "
+            f"{len(MIGRATIONS)}; run the same version on all managers"
+        )
+    with store.transaction() as database:
+        for name in TABLES:
+            _replace(database, name, found["tables"][name])
+        for key, value in found["identity"].items():
+            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _decode(value)))
+
+
+def _replace(database: sqlite3.Connection, name: str, rows: list[list[Any]]) -> None:
+    database.execute(f"DELETE FROM {name}")  # noqa: S608 (of TABLES)
+    if rows:
+        places = ", ".join("?" * len(rows[0]))
+        values = [[_decode(value) for value in row] for row in rows]
+        database.executemany(f"INSERT INTO {name} VALUES ({places})", values)  # noqa: S608
+
+
+def _encode(value: Any) -> Any:
+    return {"hex": value.hex()} if isinstance(value, bytes) else value
+
+
+def _decode(value: Any) -> Any:
+    return bytes.fromhex(value["hex"]) if isinstance(value, dict) else value
