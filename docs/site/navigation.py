@@ -39,6 +39,7 @@ SECTIONS: Final = (
             "many-machines": "Several machines with Docker Swarm.",
             "volumes": "Backups and restores of volumes, PostgreSQL.",
             "web": "The web page: views, sign-in, address.",
+            "notify": "Messages to webhooks when something is wrong.",
             "state": "The state directory, backups, several meshes on one engine.",
         },
     ),

@@ -53,6 +53,7 @@ from meshd.model.job import Job, JobLine, JobOrder
 from meshd.model.output import OutputQuery
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
+from meshd.model.silence import NewSilence, Silence
 from meshd.spec.model import Project
 
 SHORT_TIMEOUT: Final = aiohttp.ClientTimeout(total=20.0, sock_connect=5.0)
@@ -396,6 +397,19 @@ class Client:
     async def revoke_token(self, id: str) -> None:
         """Revoke a token."""
         await self._call("DELETE", f"v1/tokens/{_quoted(id)}")
+
+    async def silences(self) -> Sequence[Silence]:
+        """Return the silences that hold, oldest first."""
+        return msgspec.json.decode(await self._call("GET", "v1/silences"), type=list[Silence])
+
+    async def create_silence(self, new: NewSilence) -> Silence:
+        """Silence some problems for a while."""
+        raw = await self._call("POST", "v1/silences", msgspec.json.encode(new))
+        return msgspec.json.decode(raw, type=Silence)
+
+    async def remove_silence(self, id: str) -> None:
+        """End a silence."""
+        await self._call("DELETE", f"v1/silences/{_quoted(id)}")
 
     async def audit(self, limit: int, before: int = 0) -> Sequence[AuditEntry]:
         """Return who changed what, newest first."""

@@ -27,6 +27,7 @@ _PATH_PARAMETERS: Final = {
     "job": "Id of a job.",
     "name": "A host name.",
     "token": "Id of a token.",
+    "silence": "Id of a silence.",
     "volume": "Name of a volume on the runtime or in the Compose file.",
 }
 

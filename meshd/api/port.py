@@ -43,6 +43,7 @@ from meshd.model.job import Job, JobOrder
 from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
+from meshd.model.silence import NewSilence, Silence
 from meshd.spec.model import Project
 
 
@@ -156,6 +157,9 @@ class Control(Protocol):
     def rollout_control(self) -> "RolloutControl":
         """Return the operations on rollouts. Raises Rejected if this daemon has none."""
 
+    def silence_control(self) -> "SilenceControl":
+        """Return the operations on silences."""
+
     def access_control(self) -> "AccessControl":
         """Return the operations on tokens and the audit log."""
 
@@ -206,6 +210,19 @@ class AccessControl(Protocol):
 
     def audit(self, before: int, limit: int) -> Sequence[AuditEntry]:
         """Return the newest entries with a smaller id (0: of all), newest first."""
+
+
+class SilenceControl(Protocol):
+    """Silences of notifications."""
+
+    def silences(self) -> Sequence[Silence]:
+        """Return the silences that hold, oldest first."""
+
+    def create_silence(self, new: NewSilence, who: str) -> Silence:
+        """Silence some problems for a while. Raises Rejected."""
+
+    def remove_silence(self, id: str) -> None:
+        """End a silence. Raises NotFound."""
 
 
 class RolloutControl(Protocol):

@@ -52,6 +52,7 @@ from meshd.api.port import Control
 from meshd.api.responses import PAGE
 from meshd.api.rollout_handlers import RELEASES, TO, RolloutHandlers
 from meshd.api.routes import METRICS, TAR, ApiRoute, BoundHandler
+from meshd.api.silence_handlers import SilenceHandlers
 from meshd.api.volume_handlers import FORCE, LIVE, VolumeHandlers
 from meshd.model.access import (
     AuditEntry,
@@ -69,6 +70,7 @@ from meshd.model.history import HistoryPoint, LatencyMap, MeshThen, Sparkline
 from meshd.model.job import Job, JobLine, JobOrder
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
+from meshd.model.silence import NewSilence, Silence
 from meshd.spec.model import Project
 
 _PROJECT: Final = "/v1/projects/{project}"
@@ -317,6 +319,21 @@ PAGE_ROUTES: Final = (
     ),
 )  # fmt: skip
 
+SILENCE_ROUTES: Final = (
+    ApiRoute(
+        "GET", "/v1/silences", SilenceHandlers.silences, _VIEW,
+        "Problems that are not sent to webhooks for a while.", list[Silence], filtered=True,
+    ),
+    ApiRoute(
+        "POST", "/v1/silences", SilenceHandlers.create, _OPERATE,
+        "Silence problems for a while.", Silence, 201, body=NewSilence, filtered=True,
+    ),
+    ApiRoute(
+        "DELETE", "/v1/silences/{silence}", SilenceHandlers.remove, _OPERATE,
+        "End a silence.", status=204, filtered=True,
+    ),
+)  # fmt: skip
+
 DESCRIPTION_ROUTES: Final = (
     ApiRoute(
         "GET", "/openapi.json", DescriptionHandlers.description, _VIEW,
@@ -332,6 +349,7 @@ ROUTES: Final = (
     *ROLLOUT_ROUTES,
     *ACCESS_ROUTES,
     *PAGE_ROUTES,
+    *SILENCE_ROUTES,
     *DESCRIPTION_ROUTES,
 )
 """All routes."""
@@ -347,6 +365,7 @@ def bind(control: Control) -> Sequence[tuple[ApiRoute, BoundHandler]]:
         (ROLLOUT_ROUTES, RolloutHandlers(control.rollout_control)),
         (ACCESS_ROUTES, AccessHandlers(control.access_control)),
         (PAGE_ROUTES, PageHandlers(control)),
+        (SILENCE_ROUTES, SilenceHandlers(control.silence_control)),
         (DESCRIPTION_ROUTES, DescriptionHandlers(ROUTES)),
     )
     return [

@@ -43,6 +43,7 @@ _COMMANDS = (
     "right-size",
     "policy",
     "token",
+    "silence",
     "audit",
     "context",
     "certificates",

@@ -43,6 +43,7 @@ from meshd.model.replica_phase import ALIVE, ENDED
 from meshd.model.request import DrainRequest, ReplaceReplicas, RunPass
 from meshd.model.rollout import Override
 from meshd.model.scaling import ScaleDecision, Sizing
+from meshd.notify.notifier import Notifier
 from meshd.reconcile.loop import Reconciler
 from meshd.scaling.sizing import propose
 from meshd.spec.model import Project, Scale
@@ -82,6 +83,7 @@ class ControlFacade:
         nodes: NodeManager,
         log_tail: LogTail,
         access: AccessManager,
+        notifier: Notifier,
         history: History,
         live: LiveFeed,
         page: WebPage,
@@ -109,6 +111,7 @@ class ControlFacade:
         self._nodes = nodes
         self._log_tail = log_tail
         self._access = access
+        self._notifier = notifier
         self._history = history
         self._live = live
         self._page = page
@@ -231,6 +234,10 @@ class ControlFacade:
     def job_control(self) -> JobControl:
         """See `Control.job_control`."""
         return self._jobs
+
+    def silence_control(self) -> Notifier:
+        """See `Control.silence_control`."""
+        return self._notifier
 
     def access_control(self) -> AccessManager:
         """See `Control.access_control`."""

@@ -16,6 +16,7 @@ from meshd.store.history import HistoryLog
 from meshd.store.jobs import JobLog
 from meshd.store.quiesced import QuiescedLog
 from meshd.store.releases import Releases
+from meshd.store.silences import SilenceTable
 from meshd.store.store import Store
 from meshd.store.tokens import TokenTable
 from meshd.store.traffic import TrafficLog
@@ -38,6 +39,7 @@ class Stores:
         self.sizes = UsageLog(self.store)
         self.history = HistoryLog(self.store)
         self.tokens = TokenTable(self.store)
+        self.silences = SilenceTable(self.store)
         self.audit = AuditLog(self.store)
         self.quiesced = QuiescedLog(self.store)
         self.releases = Releases(self.store)

@@ -38,6 +38,7 @@ from meshd.control.nodes import NodeManager
 from meshd.control.quiescer import Quiescer
 from meshd.control.rollouts import RolloutManager
 from meshd.control.shutdown import Shutdown
+from meshd.control.status import by_service
 from meshd.control.status_reader import StatusReader
 from meshd.control.volumes import VolumeManager
 from meshd.daemon.clock_watch import ClockWatch
@@ -60,6 +61,8 @@ from meshd.model.errors import StoreWriteError
 from meshd.model.event import Kind
 from meshd.model.request import ReloadDesired
 from meshd.model.scaling import Load
+from meshd.notify.notifier import Notifier
+from meshd.notify.watch import ProblemWatch
 from meshd.publish.compile import EdgeSettings
 from meshd.publish.gateways import Gateways
 from meshd.publish.last_snapshot import read_held_snapshot
@@ -140,6 +143,11 @@ class DaemonSettings:
     api: TcpSettings | None = None
     ui: PageSettings | None = None
     lease: str = ""
+
+
+ENGINE_FOLDERS: Final = dict.fromkeys(("docker", "swarm"), (Path("/var/lib/docker"),))
+"""Directories of an engine whose disks are watched, by runtime: they hold images and volumes. One
+on another machine, or at another path, is not watched."""
 
 
 class Daemon:
@@ -388,6 +396,22 @@ class Parts:
         access = AccessManager(stores.tokens, stores.audit, clock)
         files = load_assets() if settings.ui is not None else {}
         page = self._page = WebPage(settings.ui, files, access, clock)
+        self._problems = ProblemWatch(
+            events,
+            lambda: reconciler.view().desired.services,
+            lambda: by_service(reconciler.view().observed.replicas),
+            ingest.totals.objective,
+            lambda: sampler.nodes,
+            [settings.state, *ENGINE_FOLDERS.get(runtime.name, ())],
+            clock,
+        )
+        notifier = self._notifier = Notifier(
+            events,
+            stores.silences,
+            lambda: [stored.project for stored in store.projects.values()],
+            counters.count_notification,
+            clock,
+        )
         quiescer = self._quiescer = Quiescer(reconciler, stores.quiesced, events, clock)
         self._control = ControlFacade(
             reconciler=reconciler,
@@ -424,6 +448,7 @@ class Parts:
             live=live,
             page=page,
             access=access,
+            notifier=notifier,
             shutdown=Shutdown(store, reconciler, claims, publisher, deployments.down, end),
             certificates=self._certificate_status,
             retry_certificate=certificates.retry if certificates else lambda _: False,
@@ -465,6 +490,8 @@ class Parts:
                 self._ticker.run(),
                 send_signs_of_life(settings.watchdog),
                 self._clock_watch.run(),
+                self._problems.run(),
+                self._notifier.run(),
             ]
             if self._firewall is not None:
                 served = filter(None, (serving.metrics_address, serving.tcp_address, page_address))

@@ -74,6 +74,8 @@ class Kind(StrEnum):
     ADDRESSES_OFF = "addresses.off"
     ADDRESSES_ON = "addresses.on"
     PORT_GAP = "port.gap"
+    NODE_LOST = "node.lost"
+    NODE_BACK = "node.back"
     NODE_CORDONED = "node.cordoned"
     NODE_DRAINING = "node.draining"
     NODE_DRAINED = "node.drained"
@@ -81,6 +83,12 @@ class Kind(StrEnum):
     NODE_UNCORDONED = "node.uncordoned"
     REBALANCE_STARTED = "rebalance.started"
     REBALANCE_DONE = "rebalance.done"
+    OBJECTIVE_BURNING = "objective.burning"
+    OBJECTIVE_MET = "objective.met"
+    SERVICE_UNAVAILABLE = "service.unavailable"
+    SERVICE_AVAILABLE = "service.available"
+    DISK_FILLING = "disk.filling"
+    DISK_FREE = "disk.free"
     RUNTIME_LOST = "runtime.lost"
     RUNTIME_BACK = "runtime.back"
 
@@ -96,6 +104,7 @@ class Event(Value, frozen=True):
 
     - `at`: Unix time in seconds.
     - `kind`: a word of `Kind`.
+    - `replica`: the replica that it is about; without a service, the node or disk.
     - `text`: what happened and why, for people.
     - `numbers`: the numbers that it was decided from.
     """

@@ -22,6 +22,8 @@ from meshd.spec.source.yaml_tree import SourceNode
 
 Plain = Any
 """Dicts, lists and scalars, as JSON has them."""
+HIDDEN: Final = "***"
+"""In place of a secret."""
 _BOOLEANS: Final = frozenset(
     {"init", "read_only", "tty", "stdin_open", "privileged", "oom_kill_disable", "attach"}
     | {"use_api_socket", "external", "internal", "attachable", "enable_ipv4", "enable_ipv6"}
@@ -67,7 +69,24 @@ def build_canonical(loaded: LoadedProject) -> dict[str, Plain]:
     for key in sorted(root):
         if key.startswith("x-") or key == "models":
             found[key] = root[key].to_plain()
+    _hide_webhooks(found.get("x-mesh"))
     return {key: _escape_dollars(value) for key, value in found.items()}
+
+
+def _hide_webhooks(settings: Plain) -> None:
+    """Replace the URLs of webhooks, which are secrets. The form is then refused where it is read
+    again, so that no notification goes to another place without notice."""
+    targets = settings.get("notify") if isinstance(settings, dict) else None
+    if isinstance(targets, str):
+        settings["notify"] = HIDDEN
+    elif isinstance(targets, dict):
+        targets["url"] = HIDDEN
+    elif isinstance(targets, list):
+        for place, target in enumerate(targets):
+            if isinstance(target, dict):
+                target["url"] = HIDDEN
+            else:
+                targets[place] = HIDDEN
 
 
 def format_duration(seconds: float) -> str:

@@ -167,6 +167,7 @@ class _ProjectReader:
             source=str(first.absolute()),
             quota=self.top.quota,
             backups=backups,
+            notify=self.top.notify,
         )
 
     def _read_services(

@@ -57,6 +57,9 @@ def build_schema() -> Schema:
     hooks["properties"]["resume"] = {"anyOf": [{"type": "string"}, hooks["properties"]["resume"]]}
     definitions["BackupHooks"] = {"anyOf": [*command["anyOf"], hooks]}
     top["properties"]["otlp"]["anyOf"].append({"type": "string"})
+    definitions["NotifyTarget"] = {"anyOf": [{"type": "string"}, definitions["NotifyTarget"]]}
+    targets = top["properties"]["notify"]
+    top["properties"]["notify"] = {"anyOf": [targets["items"], targets]}
     definitions["TopLevelSettings"] = top
     service = {"type": "object", "properties": {"x-mesh": {"$ref": "#/$defs/Mesh"}}}
     return {

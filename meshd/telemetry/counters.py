@@ -15,6 +15,8 @@ ROLLOUT_RESULTS: Final = tuple(
     for kind in (Kind.ROLLOUT_DONE, Kind.ROLLOUT_FAILED, Kind.ROLLOUT_ROLLED_BACK)
 )
 """Results of rollouts that are counted from zero."""
+NOTIFICATION_OUTCOMES: Final = ("sent", "retried", "dropped")
+"""Outcomes of messages to webhooks and of attempts to send them."""
 MOST_CAUSES: Final = 32
 """Causes of scaling decisions with their own label value; all others count as `other`, so that
 the number of time series is bounded."""
@@ -28,6 +30,7 @@ class EventCounters:
     - `events`: by kind.
     - `starts`, `cold_starts`: seconds until a replica was ready, by service; `cold_starts` from
       the request that woke the service.
+    - `notifications`: by outcome.
     - `overflows`: counts under an overflow label, by metric.
     """
 
@@ -39,6 +42,7 @@ class EventCounters:
         self.events: Counter[str] = Counter(dict.fromkeys(map(str, Kind), 0))
         self.starts: dict[str, Distribution] = {}
         self.cold_starts: dict[str, Distribution] = {}
+        self.notifications: Counter[str] = Counter(dict.fromkeys(NOTIFICATION_OUTCOMES, 0))
         self.overflows: Counter[str] = Counter({"meshd_scale_decisions_total": 0})
         self._causes: set[str] = set()
 
@@ -50,6 +54,10 @@ class EventCounters:
         if label != cause:
             self.overflows["meshd_scale_decisions_total"] += 1
         self.scale_decisions[service, direction, label] += 1
+
+    def count_notification(self, outcome: str) -> None:
+        """Count a message to a webhook that was sent or dropped, or an attempt that failed."""
+        self.notifications[outcome] += 1
 
     def observe_start(self, service: str, seconds: float) -> None:
         """Count a replica of `PROJECT/SERVICE` that was ready `seconds` after its start was

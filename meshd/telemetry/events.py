@@ -26,6 +26,10 @@ BAD: Final = frozenset(
         Kind.SNAPSHOT_REFUSED,
         Kind.FILTER_OFF,
         Kind.ENFORCE_OFF,
+        Kind.OBJECTIVE_BURNING,
+        Kind.SERVICE_UNAVAILABLE,
+        Kind.DISK_FILLING,
+        Kind.NODE_LOST,
         Kind.RUNTIME_LOST,
         Kind.STATE_LOST,
     }

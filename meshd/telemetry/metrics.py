@@ -122,6 +122,12 @@ class _DaemonCollector(Collector):
         for kind, count in sorted(self._counters.events.items()):
             events.add_metric([kind], count)
         yield events
+        notifications = CounterMetricFamily(
+            "meshd_notifications", "Messages to webhooks, by outcome", labels=["outcome"]
+        )
+        for outcome, count in sorted(self._counters.notifications.items()):
+            notifications.add_metric([outcome], count)
+        yield notifications
         overflows = CounterMetricFamily(
             "meshd_label_overflows",
             "Counts under an overflow label, because a metric has too many label values",

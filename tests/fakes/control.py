@@ -26,6 +26,7 @@ from meshd.model.history import HistoryPoint, LatencyMap, MeshThen, Sparkline
 from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
+from meshd.model.silence import NewSilence, Silence
 from meshd.spec.model import Project
 from tests.fakes.access_control import FakeAccessControl
 from tests.fakes.job_control import FakeJobControl
@@ -60,6 +61,7 @@ class FakeControl:
         self.sized: list[Sizing] = []
         self.certified: list[CertificateStatus] = []
         self.refuse: Exception | None = None
+        self.silenced: list[Silence] = []
         self.exposition = b"# nothing\n"
         self.ended = asyncio.Event()
         self.listeners: list[asyncio.Queue[Event | Exception | None]] = []
@@ -204,6 +206,23 @@ class FakeControl:
 
     async def metrics(self, accept: str) -> Exposition:
         return Exposition("text/plain; version=0.0.4; charset=utf-8", self.exposition)
+
+    def silence_control(self) -> "FakeControl":
+        return self
+
+    def silences(self) -> Sequence[Silence]:
+        return self.silenced
+
+    def create_silence(self, new: NewSilence, who: str) -> Silence:
+        id, until = f"s{len(self.silenced)}", 1e9 + new.seconds
+        made = Silence(id, new.project, new.service, new.topic, until, who, new.reason)
+        self.silenced.append(made)
+        return made
+
+    def remove_silence(self, id: str) -> None:
+        if id not in {each.id for each in self.silenced}:
+            raise NotFound(id)
+        self.silenced = [each for each in self.silenced if each.id != id]
 
     def rollout_control(self) -> "FakeControl":
         return self

@@ -20,6 +20,9 @@ def diff_settings(before: Project, after: Project, revised: frozenset[str]) -> l
     lines = []
     if before.quota != after.quota:
         lines.append(f"update {after.name}: its quota becomes {after.quota or 'none'}")
+    if before.notify != after.notify:
+        hosts = ", ".join(target.host for target in after.notify) or "none"
+        lines.append(f"update {after.name}: its webhooks become {hosts}")
     hooks = before.backups.keys() | after.backups.keys()
     changed_hooks = [n for n in sorted(hooks) if before.backups.get(n) != after.backups.get(n)]
     if changed_hooks:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from meshd.spec.model.base import Count, Duration, Model, Name, Size
 from meshd.spec.model.network import Network
+from meshd.spec.model.notify import NotifyTarget
 from meshd.spec.model.service import Service
 from meshd.spec.reader import shorthand
 
@@ -59,6 +60,7 @@ class Project(Model):
     - `volumes`: the names of the declared volumes
     - `source`: the absolute path of the first file; local processes run in its directory
     - `backups`: the backup hooks of services, by name of the service
+    - `notify`: the webhooks that get notifications
     """
 
     name: Name
@@ -68,6 +70,7 @@ class Project(Model):
     source: str = ""
     quota: Quota | None = None
     backups: dict[str, BackupHooks] = {}
+    notify: tuple[NotifyTarget, ...] = ()
 
     def service(self, name: str) -> Service:
         """Return the service of that name. Raises KeyError if there is none."""

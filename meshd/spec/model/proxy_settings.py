@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from meshd.spec.model import BackupHooks, Model, Percent, Quota
+from meshd.spec.model.notify import NotifyTarget, wrap_targets
 from meshd.spec.model.tls_settings import TlsSettings
 from proxy.ipc import address
 
@@ -191,10 +192,14 @@ class TopLevelSettings(ProxySettings):
 
     - `quota`: upper bounds of the project. Default: none
     - `backups`: commands around the backup of a volume, by the name of the volume
+    - `notify`: webhooks that get notifications. Default: none
     """
 
     quota: Quota | None = None
     backups: dict[str, BackupHooks] = {}
+    notify: tuple[NotifyTarget, ...] = ()
+
+    _targets = field_validator("notify", mode="before")(wrap_targets)
 
     @property
     def proxy_settings(self) -> ProxySettings:

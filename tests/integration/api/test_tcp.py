@@ -22,6 +22,7 @@ from meshd.cli.main import main
 from meshd.model.access import Role
 from meshd.model.event import Event
 from meshd.model.job import JobOrder
+from meshd.model.silence import NewSilence
 from meshd.spec.model import Project, Service
 from tests.fakes import traffic
 from tests.fakes.control import FakeControl
@@ -104,6 +105,31 @@ async def test_an_admin_may_use_every_route(
         answer = await session.request(route.method, path_of(route), headers=headers)
         assert answer.status not in (401, 403, 421, 429), route
         answer.close()
+
+
+async def test_a_token_of_a_project_silences_only_that(
+    control: FakeControl, session: aiohttp.ClientSession
+) -> None:
+    control.create_silence(NewSilence(60.0), "me")
+    control.create_silence(NewSilence(60.0, "bank"), "me")
+    headers = bearer(control.access.add(Role.OPERATE, "shop"))
+
+    async def create(**body: object) -> int:
+        body = {"seconds": 60.0, **body}
+        async with session.post("/v1/silences", headers=headers, json=body) as answer:
+            return answer.status
+
+    assert await create() == 403
+    assert await create(project="bank") == 403
+    assert await create(project="shop", service="web") == 201
+    assert await create(project="shop", nonsense=1) == 400
+    async with session.get("/v1/silences", headers=headers) as answer:
+        (seen,) = await answer.json()
+    assert (seen["project"], seen["service"]) == ("shop", "web")
+    for id, status in (("s1", 404), ("x", 404), (seen["id"], 204)):
+        async with session.delete(f"/v1/silences/{id}", headers=headers) as answer:
+            assert answer.status == status
+    assert [each.id for each in control.silenced] == ["s0", "s1"]
 
 
 async def test_a_token_of_a_project_sees_and_changes_only_that(

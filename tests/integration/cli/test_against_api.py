@@ -67,6 +67,38 @@ def compose(tmp_path: Path) -> str:
     return str(file)
 
 
+async def test_silences_are_added_listed_and_ended(meshd: Meshd, control: FakeControl) -> None:
+    done = await meshd(
+        "silence", "add", "orders", "--for", "2h", "--event", "rollout", "--reason", "move"
+    )
+    assert done.exit_code == 0
+    assert done.output == "s0: shop/orders silenced for 2 h 0 m\n"
+    assert (await meshd("silence", "add", "--for", "10m")).output == (
+        "s1: everything silenced for 10 m 0 s\n"
+    )
+    made = control.silenced[0]
+    assert (made.project, made.service, made.topic, made.reason) == (
+        "shop", "orders", "rollout", "move",
+    )  # fmt: skip
+    listed = (await meshd("silence", "ls")).output.splitlines()
+    assert listed[0].split() == ["ID", "FOR", "EVENT", "ENDS", "BY", "REASON"]
+    assert listed[1].split()[:3] == ["s0", "shop/orders", "rollout"]
+    found = json.loads((await meshd("silence", "ls", "-o", "json")).output)
+    assert [each["id"] for each in found] == ["s0", "s1"]
+    assert (await meshd("silence", "rm", "s0", "s1")).output == "s0: ended\ns1: ended\n"
+    assert not control.silenced
+    for wrong, code in (
+        (("add", "orders"), 2),
+        (("add", "nonsense", "--for", "1h"), 1),
+        (("add", "--for", "1h", "--event", "nonsense"), 2),
+        (("add", "--for", "1h", "--reason", "x" * 201), 2),
+        (("add", "orders", "--for", "1h", "--project", "bank"), 2),
+        (("rm", "s9"), 1),
+    ):
+        done = await meshd("silence", *wrong)
+        assert done.exit_code == code, done.output
+
+
 async def test_ps_in_other_forms(meshd: Meshd) -> None:
     plain = (await meshd("ps")).output.splitlines()
     wide = (await meshd("ps", "-o", "wide")).output.splitlines()
