@@ -1,4 +1,5 @@
-"""The how-to page as its reader follows it: every file and every command of it, on one mesh.
+"""The how-to page as its reader follows it: every file and every command of it, on one mesh. The
+commands of the README follow, on its example without Docker.
 
 A file is merged over those before it, as a reader adds its lines. A comment `prints TEXT` says what
 the output contains.
@@ -24,11 +25,15 @@ from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.tool("curl")]
 PAGE = (ROOT / "docs" / "how-to.md").read_text()
-SEPARATE = re.compile(r"^meshd (?:up|run|top|tap)\b")
+SEPARATE = re.compile(r"^meshd (?:up|run|exec|top|tap|events -f)\b")
 """Commands that set handlers of signals, which only the main thread of a process can do."""
-WATCHING = re.compile(r"^meshd (?:top|tap)\b")
+WATCHING = re.compile(r"^meshd (?:top|tap|events -f)\b")
 """Commands that end when their user interrupts them."""
 INTERRUPTED = 130
+ONLY_IN_CONTAINERS = 125
+"""Exit code of `meshd exec` for a local process."""
+OF_THE_MACHINE = {"doctor", "ui"}
+"""Commands that fail where the machine lacks something, or the web page was not built."""
 SOONER = "services: {web: {deploy: {update_config: {monitor: 200ms}}}}"
 """A release of the page is watched for less than the default of five seconds."""
 
@@ -84,7 +89,7 @@ class Reader:
         result = await asyncio.to_thread(
             CliRunner().invoke, main, arguments, env=environment, catch_exceptions=False
         )
-        codes = {0, 1} if arguments == ["doctor"] else {code}  # it finds what this machine lacks
+        codes = {0, 1} if arguments[0] in OF_THE_MACHINE else {code}
         assert result.exit_code in codes, f"{line}\n{result.output}"
         return result.output
 
@@ -96,14 +101,18 @@ async def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     program = tmp_path / "meshd"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m meshd "$@"\n')
     program.chmod(0o755)
-    found = Reader(mesh, f"127.0.0.1:{free_port()}", [])
-    found.write(PAGE.split("```yaml\n")[1].split("```")[0])
-    found.write(SOONER)
-    yield found
+    yield Reader(mesh, f"127.0.0.1:{free_port()}", [])
     await mesh.end()
 
 
+def yaml_block(text: str) -> str:
+    """Return the first file of a text."""
+    return text.split("```yaml\n")[1].split("```", maxsplit=1)[0]
+
+
 async def test_the_recipes(reader: Reader) -> None:
+    reader.write(yaml_block(PAGE))
+    reader.write(SOONER)
     ran = 0
     for _, language, body in BLOCK.findall(PAGE):
         if language == "yaml":
@@ -118,3 +127,20 @@ async def test_the_recipes(reader: Reader) -> None:
                 assert printed[1] in out, f"{line}\n{out}"
             ran += 1
     assert ran > 30
+
+
+async def test_the_commands_of_the_readme(reader: Reader) -> None:
+    """They name the service `api`; the example that needs no engine calls its own `web`."""
+    readme = (ROOT / "README.md").read_text()
+    reader.write(yaml_block(readme.partition("**Without Docker**")[2]))
+    reader.write(SOONER)
+    await reader.run("meshd up --detach --runtime process", 0)
+    await reader.run("curl -fsS -o /dev/null http://127.0.0.1:8080/", 0)
+    reader.write("services: {web: {environment: {VERSION: '2'}}}")
+    await reader.run("meshd deploy", 0)  # there is a release to undo
+    block = readme.partition("In a second terminal:")[2].partition("\n\n")[2].partition("\n\n")[0]
+    lines = [line.partition("  #")[0].strip() for line in block.splitlines()]
+    assert len(lines) > 12
+    for line in lines:
+        code = ONLY_IN_CONTAINERS if line.startswith("meshd exec") else 0
+        await reader.run(re.sub(r"\bapi\b", "web", line), code)

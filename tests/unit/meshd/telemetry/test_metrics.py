@@ -189,6 +189,21 @@ def test_the_documentation_lists_every_family_and_its_labels(metrics: Metrics) -
     assert documented == found
 
 
+def test_the_documentation_has_the_text_of_each_family(metrics: Metrics) -> None:
+    """The page may add values of labels; it starts with the text that `/metrics` has."""
+    page = ROOT / "docs" / "metrics.md"
+    rows = re.findall(r"^\| `(\w+)` \| \w+ \| [^|]* \| (.*) \|$", page.read_text(), re.MULTILINE)
+    meanings = dict(rows)
+    different = {
+        family.name
+        for family in text_string_to_metric_families(exposed(metrics))
+        for name in (family.name, f"{family.name}_total")
+        if name in meanings and not meanings[name].replace("`", "").startswith(family.documentation)
+    }
+    assert len(meanings) > 40
+    assert not different
+
+
 def test_labels_are_quoted() -> None:
     family = TextFamily("gauge", "g", "text")
     value = 'a "quoted" \\ path\nand a line'
