@@ -10,11 +10,11 @@ from meshd.api.dto import ProjectStatus, ReplicaStatus, ServiceStatus
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ALIVE, ENDED, Phase
-from meshd.model.restart import has_completed, stays_ended
 from meshd.model.rollout import Override, StoredProject
 from meshd.model.scaling import Load, cpu_percent
 from meshd.reconcile.observe.observe import Observed, describe_exit
 from meshd.reconcile.progress import CRASH_LOOP_FAILURES, phase_word, service_state
+from meshd.reconcile.restart_policy import has_completed, stays_ended
 from meshd.reconcile.rollout.status import rollout_status
 from meshd.spec.advice import describe_kind
 from meshd.spec.model import Service

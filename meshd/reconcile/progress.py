@@ -11,8 +11,8 @@ import msgspec
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica, ReplicaFailure
 from meshd.model.replica_phase import ALIVE, ENDED, Phase
-from meshd.model.restart import has_completed, has_failed
 from meshd.reconcile.observe.observe import describe_exit
+from meshd.reconcile.restart_policy import has_completed, has_failed
 
 CRASH_LOOP_FAILURES: Final = 3
 """Quick failures in a row that count as a crash loop; a first deployment fails after as many."""

@@ -15,7 +15,6 @@ from meshd.model.job import HookState
 from meshd.model.operation import StartReplica
 from meshd.model.replica import ProbeResult, RandomSource, Replica, ReplicaFailure, Version
 from meshd.model.replica_phase import ENDED, Facts, Phase, advance
-from meshd.model.restart import will_restart
 from meshd.model.runtime import ContainerHealth, ObservedReplica, ReplicaState
 from meshd.model.service_key import ServiceKey, service_key
 from meshd.reconcile.observe.memory import (
@@ -28,6 +27,7 @@ from meshd.reconcile.observe.memory import (
     open_slot,
     record_failure,
 )
+from meshd.reconcile.restart_policy import will_restart
 from meshd.spec.labels import ATTEMPT, CLONE_OF, HEALTH
 from meshd.spec.model import Service
 

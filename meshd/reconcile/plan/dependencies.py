@@ -12,8 +12,8 @@ import msgspec
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
-from meshd.model.restart import has_completed, has_failed, stays_ended
 from meshd.model.service_key import ServiceKey, service_key
+from meshd.reconcile.restart_policy import has_completed, has_failed, stays_ended
 
 _STARTED: Final = frozenset({Phase.STARTING, Phase.PROBING, Phase.READY})
 

@@ -17,9 +17,9 @@ from meshd.model.operation import (
 )
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ALIVE, ENDED, Phase
-from meshd.model.restart import has_failed, stays_ended
 from meshd.model.runtime import ContainerHealth
 from meshd.model.service_key import ServiceKey
+from meshd.reconcile.restart_policy import has_failed, stays_ended
 from meshd.spec.model import Service
 
 OTHERS_REMOVE: Final = 15.0

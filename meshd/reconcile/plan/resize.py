@@ -10,9 +10,9 @@ from meshd.model.desired import DesiredService
 from meshd.model.operation import DrainReplica, Operation, Urgency
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
-from meshd.model.restart import stays_ended
 from meshd.reconcile.plan import warm_pool
 from meshd.reconcile.plan.start import ScaleUp
+from meshd.reconcile.restart_policy import stays_ended
 from meshd.reconcile.rollout import steps
 from meshd.reconcile.rollout.stages import current_stage, stage_limits
 from meshd.spec.model import RestartPolicy

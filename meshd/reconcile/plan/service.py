@@ -11,13 +11,13 @@ from meshd.model.desired import DesiredService
 from meshd.model.operation import ResumeReplica, StartReplica
 from meshd.model.replica import RandomSource, Replica
 from meshd.model.replica_phase import ALIVE, Phase
-from meshd.model.restart import has_completed
 from meshd.model.runtime import ContainerHealth
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.plan import eviction, removal, warm_pool
 from meshd.reconcile.plan.dependencies import DependencyState
 from meshd.reconcile.plan.resize import drift_delay, replace, resize
 from meshd.reconcile.plan.start import ScaleUp, ServicePlan, plan_starts
+from meshd.reconcile.restart_policy import has_completed
 from meshd.reconcile.rollout.outcome import RolloutOutcome, rollout_outcome
 from meshd.reconcile.rollout.stages import has_switched, without_growing_stage
 from meshd.reconcile.rollout.steps import fail_rollout
