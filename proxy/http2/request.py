@@ -45,6 +45,64 @@ _WEBSOCKET: Final = b"websocket"
 _WEBSOCKET_FIELDS: Final = frozenset((b"sec-websocket-key", b"sec-websocket-accept"))
 """Fields of the handshake of HTTP/1.1; over HTTP/2 they have no meaning."""
 _BLANKS: Final = b" \t"
+_PATH: Final = b":path"
+MAX_MISSES: Final = 16
+"""Requests in a row that differ from the one before, after which no more are compared."""
+
+
+class RequestTranslator:
+    """Translates the requests of one connection, like `translate_request`. Most of them differ from
+    the one before in their path alone: then the path alone is checked."""
+
+    __slots__ = ("_after", "_before", "_complete", "_first", "_misses", "_path_at", "_rest")
+
+    def __init__(self) -> None:
+        self._before: tuple[Field, ...] = ()
+        self._after: tuple[Field, ...] = ()
+        self._complete = False
+        self._path_at = -1
+        self._first = b""
+        self._rest = b""
+        self._misses = 0
+
+    def translate(
+        self, fields: tuple[Field, ...], complete: bool, make_key: Callable[[], bytes]
+    ) -> bytes:
+        """Return what `translate_request` returns. Raises BadMessage."""
+        at = self._path_at
+        if at >= 0 and at < len(fields) and complete == self._complete:
+            name, path = fields[at]
+            if (
+                name == _PATH
+                and fields[at + 1 :] == self._after
+                and fields[:at] == self._before
+                and path[:1] == b"/"
+                and b"#" not in path
+                and path.translate(NOT_VISIBLE) == path
+            ):
+                self._misses = 0
+                return self._first + path + self._rest
+        raw = translate_request(fields, complete, make_key)
+        if self._misses < MAX_MISSES:
+            self._misses += 1
+            self._learn(fields, complete, raw)
+        return raw
+
+    def _learn(self, fields: tuple[Field, ...], complete: bool, raw: bytes) -> None:
+        """Remember a request that is valid."""
+        self._path_at = -1
+        for index, (name, value) in enumerate(fields):
+            if name == b":protocol":
+                # Each WebSocket has another key.
+                self._path_at = -1
+                return
+            if name == _PATH:
+                self._path_at = index
+                end = raw.index(b" ") + 1
+                self._first, self._rest = raw[:end], raw[end + len(value) :]
+        at = self._path_at
+        self._complete = complete
+        self._before, self._after = fields[:at], fields[at + 1 :]
 
 
 def translate_request(

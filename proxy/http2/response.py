@@ -15,6 +15,8 @@ MAX_LINES: Final = 4096
 """Cached lines."""
 MAX_LINE: Final = 512
 """Bytes. Longer lines are not cached, so that the cache takes 4 MiB at most."""
+MAX_HEAD: Final = 4096
+"""Bytes of a head that is remembered, so that a large one is not kept for nothing."""
 _DROPPED: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
@@ -29,9 +31,20 @@ class ResponseFields:
 
     def __init__(self) -> None:
         self._fields: dict[bytes, Field | None] = {}
+        self._last_head = b""
+        self._last: list[Field] = []
 
     def translate(self, head: bytes) -> list[Field]:
-        """Return the fields of a head in the form of HTTP/1.1, with or without the empty line."""
+        """Return the fields of a head in the form of HTTP/1.1, with or without the empty line. The
+        list is not changed by anyone: the next equal head has the same one."""
+        if head == self._last_head:
+            return self._last
+        fields = self._translate(head)
+        if len(head) <= MAX_HEAD:
+            self._last_head, self._last = head, fields
+        return fields
+
+    def _translate(self, head: bytes) -> list[Field]:
         lines = head.split(b"\r\n")
         # The status line is `HTTP/1.1 200 OK`.
         status = lines[0][9:12]

@@ -35,7 +35,7 @@ from proxy.http2.codec import (
     WindowUpdated,
 )
 from proxy.http2.frames import FINE, FrameGuard
-from proxy.http2.request import Field, translate_request
+from proxy.http2.request import Field, RequestTranslator
 from proxy.http2_downstream.stream import UNSENT_LOW, Http2Stream, websocket_key
 from proxy.request import accounting, fast_path
 from proxy.request.client_connection import UNKNOWN, ClientConnection
@@ -105,6 +105,7 @@ class Http2Connection(ClientConnection):
         "_templates",
         "_templates_with_body",
         "_touched",
+        "_translator",
         "_unsent",
         "codec",
         "streams",
@@ -130,6 +131,7 @@ class Http2Connection(ClientConnection):
         self._templates: RequestTemplates = ()
         self._templates_with_body: RequestTemplates = ()
         self._learned = 0
+        self._translator = RequestTranslator()
 
     # --- the connection
 
@@ -251,7 +253,7 @@ class Http2Connection(ClientConnection):
         fields = event.headers
         head: RequestHead | None = None
         try:
-            raw = translate_request(fields, complete, websocket_key)
+            raw = self._translator.translate(fields, complete, websocket_key)
             templates = self._templates if complete else self._templates_with_body
             if templates:
                 head = match_templates(templates, raw)

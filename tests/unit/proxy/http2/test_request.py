@@ -6,7 +6,12 @@ import pytest
 from proxy.http1.fields import REQUEST_KINDS, BadMessage, FieldLineCache
 from proxy.http1.framing import CHUNKED
 from proxy.http1.request import RequestHead, parse_request
-from proxy.http2.request import translate_request, translate_trailers
+from proxy.http2.request import (
+    MAX_MISSES,
+    RequestTranslator,
+    translate_request,
+    translate_trailers,
+)
 
 Fields = list[tuple[bytes, bytes]]
 GET: Fields = [
@@ -319,3 +324,51 @@ def test_trailers_are_lines_behind_the_body() -> None:
 def test_a_malformed_trailer_is_refused(name: bytes, value: bytes) -> None:
     with pytest.raises(BadMessage):
         translate_trailers([(name, value)])
+
+
+def result(fields: Fields, translator: RequestTranslator | None, *, complete: bool) -> object:
+    """The outcome of a translation, with or without a memory."""
+    try:
+        if translator is None:
+            return translate(fields, complete=complete)
+        return translator.translate(tuple(fields), complete, lambda: b"KEY")
+    except BadMessage as bad:
+        return bad.status, bad.reason
+
+
+@pytest.mark.parametrize("first", [[*GET, (b"x-a", b"1")], list(reversed(GET)), CONNECT])
+def test_a_memory_changes_no_outcome(first: Fields) -> None:
+    """After each valid request, any other one is translated as without it."""
+    changed = [
+        *(
+            [*first[:at], (name, other), *first[at + 1 :]]
+            for at, (name, _) in enumerate(first)
+            for other in (b"/b", b"/#", b"/a b", b"b", b"*", b"", b"/\r\nx: y", b"OPTIONS", b"http")
+        ),
+        *(first[:at] + first[at + 1 :] for at in range(len(first))),
+        *(first[: at + 1] + first[at:] for at in range(len(first))),
+        [*first, (b"content-length", b"3")],
+        [*first, (b"host", b"other.test")],
+        [*first, (b"cookie", b"a=b"), (b"cookie", b"c=d")],
+    ]
+    for fields in changed:
+        for complete in (True, False):
+            translator = RequestTranslator()
+            for each, ended in (
+                (first, True),
+                (fields, complete),
+                (first, complete),
+                (fields, True),
+            ):
+                expected = result(each, None, complete=ended)
+                assert result(each, translator, complete=ended) == expected
+
+
+def test_a_connection_whose_requests_all_differ_is_not_compared_for_ever() -> None:
+    translator = RequestTranslator()
+    for number in range(2 * MAX_MISSES):
+        fields = (*GET, (b"x-number", b"%d" % number))
+        assert translator.translate(fields, True, bytes) == translate(list(fields))
+    assert translator.translate((*GET, (b"x-number", b"0")), True, bytes) == translate(
+        [*GET, (b"x-number", b"0")]
+    )
