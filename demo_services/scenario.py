@@ -180,6 +180,7 @@ async def run(options: argparse.Namespace, folder: Path) -> int:
             if not options.once and sys.stdout.isatty():
                 print(f"\nthe mesh keeps running at http://{address} until Ctrl-C; watch it with")
                 print(f"  .venv/bin/meshd top --state {folder / 'state'}")
+                print(f"  .venv/bin/meshd ui --state {folder / 'state'}")
                 await wait_for_signal()
         finally:
             print("demo: stopping everything …", flush=True)

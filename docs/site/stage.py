@@ -52,7 +52,7 @@ def stage(folder: Path) -> None:
     write(folder, "getting-started", adapt(getting_started(), ROOT))
     write(folder, "changelog", adapt((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), ROOT))
     write(folder, "index", index(arrange(names)))
-    for name in ("openapi.json", "x-mesh.schema.json"):
+    for name in ("openapi.json", "x-mesh.schema.json", *(each.name for each in DOCS.glob("*.png"))):
         shutil.copy(DOCS / name, folder / name)
 
 
@@ -79,7 +79,7 @@ def site_link(found: "re.Match[str]", folder: Path) -> str:
         return f"[{text}](/getting-started.md)"
     if place == ROOT / "CHANGELOG.md":
         return f"[{text}](/changelog.md)"
-    if place.is_relative_to(DOCS) and place.suffix in (".md", ".json"):
+    if place.is_relative_to(DOCS) and place.suffix in (".md", ".json", ".png"):
         return f"[{text}](/{place.relative_to(DOCS).as_posix()}{mark}{anchor})"
     return text if text.startswith("`") else f"`{text}`"
 

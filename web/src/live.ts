@@ -108,7 +108,9 @@ export class Live {
     const since = Math.floor(Date.now() / 1000) - SPARK_SECONDS;
     const found = await get<Sparkline[]>(`/v1/sparklines?since=${since}`, signal).catch(() => []);
     for (const each of found) {
-      const cut = (values: (number | null)[]) => values.slice(-SPARK_POINTS);
+      // What was before the service's first step is left out.
+      const begin = Math.max(each.ready.length - SPARK_POINTS, each.ready.findIndex((ready) => ready !== null), 0);
+      const cut = (values: (number | null)[]) => values.slice(begin);
       this.sparks.set(each.service, {
         last: Math.floor(each.first / each.step) + each.rps.length - 1,
         rps: cut(each.rps),

@@ -104,10 +104,11 @@ function Mesh({ caller, onLeave }: { caller: Caller; onLeave: () => void }) {
   }, []);
 
   const leave = async () => {
+    // First nothing may ask any more: an answer to it would be that the session has ended.
+    live.stop();
+    onLeave();
     try {
       await signOut();
-      live.stop();
-      onLeave();
     } catch (error) {
       say((error as Error).message, true);
     }

@@ -173,6 +173,22 @@ export interface LogLine {
   at: number;
 }
 
+export interface Node {
+  name: string;
+  state: string;
+  availability: string;
+  role: string;
+  address: string;
+  engine: string;
+  replicas: number;
+  cpus: number;
+  memory: number;
+  reserved_cpus: number;
+  reserved_memory: number;
+  drain: string;
+  problem: string;
+}
+
 export interface Certificate {
   names: string[];
   source: string;

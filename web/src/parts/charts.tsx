@@ -226,7 +226,7 @@ export function HeatMap({ map, from, to, height = 150 }: { map: LatencyMap | nul
     <figure class="chart">
       <figcaption>
         <span class="title">Latency of all answers</span>
-        <span class="legend">darker: more answers, in steps of 10 s</span>
+        <span class="legend">stronger: more answers, in steps of 10 s</span>
       </figcaption>
       <canvas ref={canvas} role="img" aria-label={describeMap(map)} style={{ height: `${height}px` }} />
     </figure>

@@ -2,11 +2,11 @@
 
 import { useState } from "preact/hooks";
 import { bytes, date, plural } from "../format";
-import { keyOf, useLive } from "../live";
+import { useLive } from "../live";
 import { useLoaded } from "../parts/load";
 import { Badge, type Tone } from "../parts/status";
 import { serviceLink } from "../router";
-import type { Certificate, Job, Schedule } from "../types";
+import type { Certificate, Job, Node, Schedule } from "../types";
 import { EventList } from "./ServiceView";
 
 export function EventsView() {
@@ -157,32 +157,22 @@ export function CertificatesView() {
   );
 }
 
-interface NodeSum {
-  replicas: number;
-  ready: number;
-  cores: number;
-  memory: number;
-  services: Set<string>;
+function toneOfNode(node: Node): Tone {
+  if (node.state !== "ready") return "bad";
+  return node.availability === "active" ? "good" : "warn";
 }
 
 export function NodesView() {
   const mesh = useLive();
-  const nodes = new Map<string, NodeSum>();
+  const { value: nodes, error } = useLoaded<Node[]>("/v1/nodes", 5000);
+  const cores = new Map<string, number>();
   for (const service of mesh.sorted) {
-    for (const replica of service.replicas) {
-      const name = replica.node || "this machine";
-      const sum = nodes.get(name) ?? { replicas: 0, ready: 0, cores: 0, memory: 0, services: new Set() };
-      sum.replicas += 1;
-      sum.ready += replica.phase === "ready" ? 1 : 0;
-      sum.cores += replica.cores ?? 0;
-      sum.memory += replica.memory ?? 0;
-      sum.services.add(keyOf(service));
-      nodes.set(name, sum);
-    }
+    for (const replica of service.replicas) cores.set(replica.node, (cores.get(replica.node) ?? 0) + (replica.cores ?? 0));
   }
   return (
     <>
       <h1>Nodes</h1>
+      {error && <p class="error">{error}</p>}
       {mesh.daemon && (
         <dl class="facts">
           <div>
@@ -210,35 +200,48 @@ export function NodesView() {
           <thead>
             <tr>
               <th scope="col">Node</th>
+              <th scope="col">State</th>
+              <th scope="col">Role</th>
               <th scope="col" class="number">
-                Replicas ready
+                Replicas
               </th>
               <th scope="col" class="number">
-                Services
+                CPUs in use
               </th>
               <th scope="col" class="number">
-                Cores in use
+                CPUs reserved
               </th>
               <th scope="col" class="number">
-                Memory in use
+                Memory reserved
               </th>
+              <th scope="col">Engine</th>
             </tr>
           </thead>
           <tbody>
-            {[...nodes].map(([name, sum]) => (
-              <tr key={name}>
-                <th scope="row">{name}</th>
-                <td class="number">
-                  {sum.ready}/{sum.replicas}
+            {(nodes ?? []).map((node) => (
+              <tr key={node.name}>
+                <th scope="row">
+                  {node.name}
+                  {(node.drain || node.problem) && <span class="reason">{node.drain || node.problem}</span>}
+                </th>
+                <td>
+                  <Badge tone={toneOfNode(node)} text={node.availability === "active" ? node.state : node.availability} />
                 </td>
-                <td class="number">{sum.services.size}</td>
-                <td class="number">{sum.cores.toFixed(2)}</td>
-                <td class="number">{bytes(sum.memory)}</td>
+                <td>{node.role || "–"}</td>
+                <td class="number">{node.replicas}</td>
+                <td class="number">{(cores.get(node.name) ?? 0).toFixed(2)}</td>
+                <td class="number">
+                  {node.reserved_cpus.toFixed(1)}/{node.cpus.toFixed(0)}
+                </td>
+                <td class="number">
+                  {bytes(node.reserved_memory)} of {bytes(node.memory)}
+                </td>
+                <td>{node.engine || "–"}</td>
               </tr>
             ))}
           </tbody>
         </table>
-        {!nodes.size && <p class="empty">No replica runs.</p>}
+        {nodes !== null && !nodes.length && <p class="empty">The runtime reports no node.</p>}
       </div>
     </>
   );
