@@ -1,7 +1,7 @@
 """Canary analysis: decide by traffic whether a new revision is worse than the previous one. Pure.
 
 `analysis_feed` adds one second of traffic at a time and asks for a decision. Two comparisons (see
-`meshd.model.significance`) are made: failed requests, and requests that took longer than `slower`
+`meshd.model.canary`) are made: failed requests, and requests that took longer than `slower`
 times the previous revision's p95.
 
 Each comparison is tested after every bad request ("look"), so its significance level is divided
@@ -20,8 +20,15 @@ from typing import Final
 
 import msgspec
 
-from meshd.model.canary import AnalysisResult, CanaryAnalysis, CanaryDecision, RevisionSample
-from meshd.model.significance import Comparison, Dispersion, binomial
+from meshd.model.canary import (
+    AnalysisResult,
+    CanaryAnalysis,
+    CanaryDecision,
+    Comparison,
+    Dispersion,
+    RevisionSample,
+    binomial,
+)
 from meshd.spec.model import CanaryAnalysisSettings
 from proxy.wire import buckets
 

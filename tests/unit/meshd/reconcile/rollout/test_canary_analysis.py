@@ -11,9 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshd.model.canary import AnalysisResult, CanaryAnalysis, CanaryDecision
+from meshd.model.canary import (
+    AnalysisResult,
+    CanaryAnalysis,
+    CanaryDecision,
+    Comparison,
+    Dispersion,
+    binomial,
+    hypergeometric,
+)
 from meshd.model.canary import RevisionSample as Sample
-from meshd.model.significance import Comparison, Dispersion, binomial, hypergeometric
 from meshd.reconcile.rollout.canary_analysis import (
     TRAFFIC_STEPS,
     add_second,
