@@ -328,7 +328,7 @@ async def test_nodes_pull_from_a_private_registry(
             assert "node w1: " in str(refused.value)
             auth = {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
             (tmp_path / "config.json").write_text(json.dumps({"auths": {address: auth}}))
-            (pinned,) = await runtime.resolve([private])
+            (pinned,) = await runtime.resolve([private], fetch=True)
             assert pinned.image_digest.startswith("sha256:")
             started = await runtime.start(replica_spec(PROJECT, "private-2", pinned))
             assert (started.state, started.node) == (ReplicaState.RUNNING, "w1")
