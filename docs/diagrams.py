@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshd.model.job import JOB_TRANSITIONS
-from meshd.model.lease import LEASE_TRANSITIONS
 from meshd.model.replica_phase import NEXT
 from meshd.model.rollout import ROLLOUT_TRANSITIONS
+from meshd.runtime.lease import LEASE_TRANSITIONS
 from proxy.request import phases
 from proxy.tcp import phases as tcp_phases
 

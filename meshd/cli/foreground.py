@@ -13,7 +13,7 @@ from meshd.api.dto import DeployResult
 from meshd.cli import deploy_progress, image_progress, output, plan_output, tables
 from meshd.cli.daemon_process import END_SECONDS, START_SECONDS, DaemonProcess
 from meshd.model.errors import NotFound, Rejected
-from meshd.model.lease import DURATION
+from meshd.runtime.lease import DURATION
 from meshd.spec.model import Project
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

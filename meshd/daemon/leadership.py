@@ -1,7 +1,7 @@
 """One of several control processes leads; the others stand by.
 
 `Daemon` waits in `acquire` until it leads, then runs its parts next to `keep`, which renews the
-lease and stores what the next leader needs. Decisions are in `meshd.model.lease` (pure);
+lease and stores what the next leader needs. Decisions are in `meshd.runtime.lease` (pure);
 `LeaseKeeper` is where the runtime keeps the lease. `remaining` limits every call that changes
 anything on the runtime.
 """
@@ -14,7 +14,8 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
-from meshd.model.lease import (
+from meshd.runtime.base import RuntimeFailure
+from meshd.runtime.lease import (
     DURATION,
     RENEW_PAUSE,
     LeaseAction,
@@ -24,7 +25,6 @@ from meshd.model.lease import (
     next_record,
     remaining,
 )
-from meshd.runtime.base import RuntimeFailure
 
 _log = structlog.stdlib.get_logger(__name__)
 RELEASE_SECONDS: Final = 2.0

@@ -18,7 +18,6 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
-from meshd.model.lease import LeaseRecord
 from meshd.model.runtime import Availability, Holder, ReplicaSpec, ReplicaState
 from meshd.runtime.base import (
     EventKind,
@@ -29,6 +28,7 @@ from meshd.runtime.base import (
     StartFailed,
 )
 from meshd.runtime.docker.engine import Engine
+from meshd.runtime.lease import LeaseRecord
 from meshd.runtime.swarm.lease import SwarmLease
 from meshd.runtime.swarm.runtime import SwarmRuntime
 from meshd.spec.compose import load

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from meshd.daemon.leadership import Leadership, LeaseLost
-from meshd.model.lease import LeaseRecord, LeaseState
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
+from meshd.runtime.lease import LeaseRecord, LeaseState
 from tests.fakes import virtual
 
 

@@ -11,9 +11,9 @@ import contextlib
 import hashlib
 from typing import Final
 
-from meshd.model.lease import LeaseRecord
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.docker.engine import Engine, Info
+from meshd.runtime.lease import LeaseRecord
 from meshd.runtime.swarm.api import Gone, NameTaken, OutOfSequence, SwarmApi
 
 LEASE: Final = "mesh.lease"

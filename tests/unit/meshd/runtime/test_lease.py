@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshd.model.lease import (
+from meshd.runtime.lease import (
     DURATION,
     LEASE_TRANSITIONS,
     MARGIN,
