@@ -36,7 +36,7 @@ COMPILED = [
     )),
     *(f"proxy/http2/{name}.py" for name in ("abuse", "codec", "frames", "request", "response")),
     *(f"proxy/http2_downstream/{name}.py" for name in ("connection", "stream")),
-    *(f"proxy/observe/{name}.py" for name in ("counters", "histogram", "log_line")),
+    *(f"proxy/observe/{name}.py" for name in ("counters", "flight_ring", "histogram", "log_line")),
     *(f"proxy/tls/{name}.py" for name in ("counters", "handshake", "transport")),
     "proxy/wire/buckets.py",
     "proxy/ipc/shared_memory.py",

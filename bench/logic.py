@@ -5,7 +5,8 @@ client side, and a write to the origin side is answered at once. Parsing, routin
 rewriting and counting remain. It is fast and precise enough to evaluate a single change, which
 `bench.proxy` is not; only that one shows the cost of a request in production.
 
-    python -m bench.logic [--endpoints 3] [--constant] [--answers varied] [--log] [--parts]
+    python -m bench.logic [--endpoints 3] [--constant] [--answers varied] [--log] [--record]
+        [--parts]
 
 For the compiled form (`make compile`): PYTHONPATH=build/compiled:. python -P bench/logic.py.
 """
@@ -23,6 +24,7 @@ from bench.scenes import HEADERS
 from proxy.http1.request import END, parse_request
 from proxy.http1.request_template import match_templates
 from proxy.observe.access_log import AccessLog
+from proxy.observe.flight_ring import FlightRing
 from proxy.observe.spans import SpanQueue
 from proxy.request import connection_pool
 from proxy.request.data_plane import DataPlane
@@ -121,6 +123,7 @@ class Scene:
             loop,
             access_log=AccessLog() if options.log else None,
             spans=SpanQueue(options.spans) if options.spans else None,
+            flights=FlightRing() if options.record else None,
         )
         endpoints = tuple(
             Endpoint(id=f"r{i}", host="127.0.0.1", port=9000 + i) for i in range(options.endpoints)
@@ -258,6 +261,7 @@ def main() -> None:
         "--answers", choices=sorted(ANSWERS), default="alike", help="answers of the origin"
     )
     parser.add_argument("--log", action="store_true", help="with an access log")
+    parser.add_argument("--record", action="store_true", help="with the flight recorder")
     parser.add_argument(
         "--spans", type=float, default=0.0, metavar="SHARE", help="with spans of this share"
     )

@@ -96,6 +96,7 @@ class WorkerConfig(Strict, frozen=True, omit_defaults=True):
     - `row`: this worker's row; -1 if none was free
     - `drain`: seconds that its requests may take once it drains
     - `taps`: directory of those who watch live requests; empty for none
+    - `records`: directory in which the flight recorder saves requests; empty for no recorder
     """
 
     worker: int
@@ -109,6 +110,7 @@ class WorkerConfig(Strict, frozen=True, omit_defaults=True):
     access_log: LogConfig = LogConfig()
     spans: SpanConfig = SpanConfig()
     taps: str = ""
+    records: str = ""
 
 
 class SupervisorConfig(Strict, frozen=True):
@@ -123,6 +125,7 @@ class SupervisorConfig(Strict, frozen=True):
     - `drain`: seconds for workers to finish their requests
     - `ack_seconds`: a worker that has not acked a snapshot for this long is replaced
     - `silence_seconds`: a worker that has sent no message for this long is replaced
+    - `record`: whether workers have a flight recorder; needs `state_dir`
     - `announce`: print `listening on ADDRESS` lines once every worker accepts
     """
 
@@ -138,6 +141,7 @@ class SupervisorConfig(Strict, frozen=True):
     silence_seconds: float = 10.0
     access_log: LogConfig = LogConfig()
     spans: SpanConfig = SpanConfig()
+    record: bool = False
     announce: bool = False
 
     def __post_init__(self) -> None:

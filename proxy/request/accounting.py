@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.observe import log_line
 from proxy.observe.access_log import AccessLog, Entry
+from proxy.observe.flight_ring import MAX_HEAD, FlightDetails, FlightRing, FlightTuple
 from proxy.observe.trace import parse_traceparent
 from proxy.request import failure, tracing
 from proxy.wire.buckets import index
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_LOGGED_LINE: Final = 2048
 """Bytes of an invalid request line that are logged."""
+FAILED_STATUS: Final = 499
+"""Lowest status of a request that failed for the flight recorder."""
 
 
 def record(exchange: "Exchange", now: float) -> None:
@@ -36,6 +39,8 @@ def record(exchange: "Exchange", now: float) -> None:
         _log(exchange, log, now, exchange.status, exchange.bytes_out, exchange.first_byte_at)
     if exchange.plane.spans is not None:
         tracing.record_span(exchange, now)
+    if exchange.plane.flights is not None:
+        _record_flight(exchange, exchange.plane.flights, now)
     if exchange.status == 101 or exchange.streaming:
         exchange.service.counters.end_stream(now)
     elif exchange.background:
@@ -143,6 +148,94 @@ def log_fast_path(
             log.add_line(line)
         else:
             _log(exchange, log, now, status, size, now)
+
+
+def record_short_flight(
+    exchange: "Exchange",
+    service: "ServiceState",
+    endpoint: "EndpointState",
+    now: float,
+    status: int,
+    size: int,
+) -> None:
+    """Put an exchange that took the fast path into the flight recorder."""
+    ring = exchange.plane.flights
+    if ring is not None:
+        head, candidates = exchange.head, len(service.fast_candidates)
+        ring.answered.append(
+            _flight(exchange, head, service.name, endpoint, candidates, now, status, size, None)
+        )
+
+
+def _record_flight(exchange: "Exchange", ring: FlightRing, now: float) -> None:
+    """Put an exchange that took the slow path into the flight recorder, if it failed or took long
+    enough."""
+    head, why, status = exchange.head, exchange.failure, exchange.status
+    failed = status >= FAILED_STATUS or (why is not None and why.status >= FAILED_STATUS)
+    if not failed and now - exchange.started < exchange.plane.record_after:
+        return
+    first_byte_at = exchange.first_byte_at
+    details = FlightDetails(
+        exchange.trace,
+        head.http10,
+        exchange.choice,
+        tuple([each.id for each in exchange.tried]),
+        exchange.reused,
+        exchange.queue_seconds,
+        exchange.connect_seconds,
+        first_byte_at - exchange.sent_at if first_byte_at else 0.0,
+        now - first_byte_at if first_byte_at else 0.0,
+        exchange.retries,
+        why.reason if why is not None else "",
+        why.detail[:MAX_LOGGED_LINE] if why is not None else "",
+    )
+    service = exchange.service.name if exchange.counted else ""
+    (ring.failed if failed else ring.answered).append(
+        _flight(
+            exchange,
+            head,
+            service,
+            exchange.endpoint,
+            exchange.candidates,
+            now,
+            status,
+            exchange.bytes_out,
+            details,
+        )
+    )
+
+
+def _flight(
+    exchange: "Exchange",
+    head: "RequestHead",
+    service: str,
+    endpoint: "EndpointState | None",
+    candidates: int,
+    now: float,
+    status: int,
+    size: int,
+    details: FlightDetails | None,
+) -> FlightTuple:
+    """The record of an exchange."""
+    route = exchange.route
+    return (
+        now,
+        now - exchange.started,
+        head.raw[:MAX_HEAD],
+        head.http2,
+        exchange.client.source,
+        exchange.caller,
+        route.route.id if route is not None else "",
+        service,
+        endpoint.endpoint if endpoint is not None else None,
+        candidates,
+        exchange.load,
+        status,
+        exchange.bytes_in,
+        size,
+        exchange.request_id,
+        details,
+    )
 
 
 def record_rejected(plane: "DataPlane", peer: str, status: int, data: bytes, detail: str) -> None:

@@ -15,6 +15,7 @@ from typing import Final, cast
 
 from proxy.ipc.shared_memory import WorkerRow
 from proxy.observe.access_log import AccessLog
+from proxy.observe.flight_ring import NEVER, FlightRing
 from proxy.observe.limited_log import LimitedLog
 from proxy.observe.spans import SpanQueue
 from proxy.policy import eject
@@ -103,7 +104,9 @@ class DataPlane:
     - `loop`, `clock`, `random`: event loop, monotonic seconds, numbers in [0, 1).
     - `row`: this worker's row of the shared memory, or None.
     - `descriptors`: the file descriptors of this process.
-    - `access_log`, `spans`: where log lines and spans are collected; None for none.
+    - `access_log`, `spans`, `flights`: where log lines, spans, and records of the flight recorder
+      are collected; None for none.
+    - `record_after`: duration in seconds from which on a request is recorded in `flights`.
     - `on_busy_changed()`: called when a draining or removed endpoint has no more requests.
     - `on_wake(service, parked)`: called when the first request is parked for a service, and the
       2nd, the 4th, the 8th, …
@@ -136,6 +139,7 @@ class DataPlane:
         descriptors: Descriptors | None = None,
         access_log: AccessLog | None = None,
         spans: SpanQueue | None = None,
+        flights: FlightRing | None = None,
         create_http2_client: "CreateClient | None" = None,
         create_stream_pool: "CreateStreamPool | None" = None,
         on_busy_changed: Callable[[], None] = _ignore_busy,
@@ -152,6 +156,8 @@ class DataPlane:
         self.descriptors = descriptors or Descriptors()
         self.access_log = access_log
         self.spans = spans
+        self.flights = flights
+        self.record_after = NEVER if flights is None else 0.0
         self.on_wake = on_wake
         self._on_busy_changed = on_busy_changed
         self._on_ejected = on_ejected
@@ -409,6 +415,11 @@ class DataPlane:
     def use_access_log(self, log: AccessLog | None) -> None:
         """Collect log lines in `log` from now on; None for none."""
         self.access_log = log
+
+    def set_record_after(self, seconds: float) -> None:
+        """Record requests in the flight recorder that take at least this long, if there is one."""
+        if self.flights is not None:
+            self.record_after = seconds
 
     def begin_filters(self, exchange: Exchange, delay: float) -> bool:
         """Start the filters of a request's route. Return whether they hold it for now."""

@@ -8,6 +8,7 @@ and requests that wait for room at one (queued), and is served in order whenever
 
 from typing import TYPE_CHECKING, Final
 
+from proxy.observe.flight_ring import BALANCED, LEAST_LOADED, ONLY, STICKY
 from proxy.policy import admit
 from proxy.policy.backlog import NO_LIMIT
 from proxy.policy.hashing import hash_key
@@ -125,6 +126,7 @@ def _find(exchange: "Exchange", now: float, *, queued: bool) -> "EndpointState |
     if service.splitter is not None and not exchange.tried:
         sticky = _sticky_in_split(exchange, service)
         if sticky is not None:
+            exchange.note_choice(STICKY, len(service.candidates))
             return sticky
     found = service.candidates
     if exchange.revision or exchange.tried:
@@ -152,6 +154,7 @@ def _find_unsaturated(
     for state in free:
         if best is None or state.in_flight < best.in_flight:
             best = state
+    exchange.note_choice(LEAST_LOADED, len(found))
     return best
 
 
@@ -190,13 +193,16 @@ def reserve_slot(
 def _pick(exchange: "Exchange", found: Endpoints, now: float) -> "EndpointState":
     """Pick one of `found`, by the sticky cookie or else by the balancing algorithm."""
     if len(found) == 1:
+        exchange.note_choice(ONLY, 1)
         return found[0]
     service = exchange.service
     policy = service.config.balance
     if policy.sticky_cookie:
         sticky = _sticky(exchange, found)
         if sticky is not None:
+            exchange.note_choice(STICKY, len(found))
             return sticky
+    exchange.note_choice(BALANCED, len(found))
     key = balance_key(exchange, service)
     endpoint = found[service.picker.pick(found, key, exchange.plane.random, now)]
     if policy.sticky_cookie:

@@ -15,6 +15,7 @@ from proxy.http1.request_body import BufferedBody
 from proxy.http1.response import ResponseHead
 from proxy.http1.websocket import GOING_AWAY, FrameTracker
 from proxy.http2 import grpc
+from proxy.observe.flight_ring import BALANCED, HEDGE
 from proxy.policy.retry import IDEMPOTENT
 from proxy.request import (
     accounting,
@@ -98,6 +99,8 @@ class Exchange(Attempt):
     - `phase`: see `proxy.request.phases`.
     - `queue_entry`: its place in the service's queue, or None.
     - `hedge`: its second attempt, or None.
+    - `choice`, `candidates`: how its endpoint was chosen, see `proxy.observe.flight_ring`, and of
+      how many.
     - `retries`, `tried`: number of further attempts, and the endpoints that failed.
     - `new_connection`: whether the next attempt must not use an idle connection.
     - `upstream_is_full`, `upstream_was_full`: backpressure of the upstream, now and ever.
@@ -135,6 +138,8 @@ class Exchange(Attempt):
     phase = FIRST
     queue_entry: "QueueEntry | None" = None
     hedge: Hedge | None = None
+    choice = BALANCED
+    candidates = 0
     retries = 0
     tried: "tuple[EndpointState, ...]" = ()
     new_connection = False
@@ -280,6 +285,11 @@ class Exchange(Attempt):
         """Fail a request that was taken from the queue because no further attempt is allowed."""
         if self.phase == WAITING:
             self.fail(failure.CLOSED)
+
+    def note_choice(self, choice: int, candidates: int) -> None:
+        """Note how the endpoint was chosen, for the flight recorder."""
+        self.choice = choice
+        self.candidates = candidates
 
     def stick_to(self, cookie: bytes) -> None:
         """Set `cookie`, name and value, with the response."""
@@ -855,6 +865,7 @@ class Exchange(Attempt):
             self.tried = (*self.tried, self.endpoint)
         self.end_attempt(now)
         self.take_over(hedge)
+        self.choice = HEDGE
         phase = SENT if hedge.written else CONNECTING
         if phase != self.phase:
             self._enter(phase)

@@ -199,6 +199,8 @@ def pass_response(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bo
         upstream.discard()
     if plane.access_log is not None:
         accounting.log_fast_path(exchange, service, endpoint, now, head.status, size)
+    if total >= plane.record_after:
+        accounting.record_short_flight(exchange, service, endpoint, now, head.status, size)
     # `accounting.record`, for an exchange that was sent as it began and whose first byte was the
     # last one too: its times are one.
     counters = service.counters

@@ -225,6 +225,7 @@ class WorkerPool:
             return
         worker, self.next_worker = self.next_worker, self.next_worker + 1
         own_end, worker_end = socket.socketpair()
+        state = self._config.state_dir
         config = WorkerConfig(
             worker=worker,
             channel=worker_end.fileno(),
@@ -236,7 +237,8 @@ class WorkerPool:
             access_log=self._config.access_log,
             spans=self._config.spans,
             drain=self._config.drain,
-            taps=str(Path(self._config.state_dir, "tap")) if self._config.state_dir else "",
+            taps=str(Path(state, "tap")) if state else "",
+            records=str(Path(state, "records")) if state and self._config.record else "",
         )
         argv = [
             sys.executable,

@@ -24,6 +24,7 @@ from proxy.ipc.channel import Channel
 from proxy.ipc.config import LogConfig, SpanConfig, WorkerConfig
 from proxy.ipc.shared_memory import SharedCells, WorkerRow
 from proxy.observe.access_log import AccessLog
+from proxy.observe.flight_ring import FlightRing, find_threshold
 from proxy.observe.spans import SpanQueue
 from proxy.request.data_plane import CreateClient, CreateStreamPool, DataPlane
 from proxy.request.tunnel import CLOSING
@@ -46,6 +47,7 @@ from proxy.wire.report import (
 )
 from proxy.wire.snapshot import Generation, MissingService, Snapshot, SnapshotUpdate, apply
 from proxy.worker.acceptor import Acceptor
+from proxy.worker.flight_files import FlightFiles
 from proxy.worker.handover import protocol_factory
 from proxy.worker.log_writer import LogWriter
 from proxy.worker.newcomers import Newcomers
@@ -78,6 +80,7 @@ class Worker:
         self._loop = loop
         access_log, self._log_writer = _open_log(config.access_log)
         spans, self._span_exporter = _make_span_exporter(config.spans)
+        flights = FlightRing() if config.records else None
         self._plane = DataPlane(
             config.worker,
             loop,
@@ -86,6 +89,7 @@ class Worker:
             descriptors=Descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
             access_log=access_log,
             spans=spans,
+            flights=flights,
             create_http2_client=_http2_clients(config.worker),
             create_stream_pool=_http2_pools(),
             on_busy_changed=self._send_ack,
@@ -96,6 +100,12 @@ class Worker:
         self._taps = (
             Taps(config.taps, access_log, self._plane.use_access_log) if config.taps else None
         )
+        self._flight_files = None
+        if flights is not None:
+            query = config.access_log.query
+            self._flight_files = FlightFiles(
+                config.records, config.worker, flights, query, self._algorithms
+            )
         self._tcp = TcpHandover(loop)
         self._newcomers = Newcomers(loop)
         self._tls = TlsListeners(self._plane)
@@ -226,12 +236,23 @@ class Worker:
             self._report()
         if self._taps is not None:
             self._taps.refresh()
+        if self._flight_files is not None:
+            self._flight_files.refresh()
         self._report_next_second()
 
     def _report(self) -> None:
         end = time.time()
-        self._channel.send(self._plane.report(self._reported_at, end))
+        report = self._plane.report(self._reported_at, end)
+        self._channel.send(report)
+        if self._flight_files is not None:
+            latencies = (service.total for service in report.services)
+            self._plane.set_record_after(find_threshold(latencies, end - self._reported_at))
         self._reported_at = end
+
+    def _algorithms(self) -> dict[str, str]:
+        """The balancing algorithm of each service, for the flight recorder."""
+        services = self._snapshot.services if self._snapshot else ()
+        return {service.name: service.balance.algorithm for service in services}
 
     async def _flush(self) -> None:
         """Wait until the last report and ack have been read, for a limited time."""
