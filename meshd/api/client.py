@@ -55,6 +55,8 @@ from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.model.silence import NewSilence, Silence
 from meshd.spec.model import Project
+from proxy.observe.flight import Flight, RecordInfo
+from proxy.observe.tap import TapFilter
 
 SHORT_TIMEOUT: Final = aiohttp.ClientTimeout(total=20.0, sock_connect=5.0)
 """For what the daemon answers at once."""
@@ -378,6 +380,32 @@ class Client:
     def follow_events(self, since: int = 0) -> AsyncIterator[Event]:
         """Yield stored events with id > since, then new ones."""
         return self._stream(f"v1/events?since={since}&follow=1", Event)
+
+    # Records of the flight recorder
+
+    async def save_record(self, project: str = "", service: str = "") -> RecordInfo:
+        """Save the last requests of a service, or of all services."""
+        of_service = f"v1/projects/{project}/services/{service}/records"
+        raw = await self._call("POST", of_service if service else "v1/records")
+        return msgspec.json.decode(raw, type=RecordInfo)
+
+    async def records(self) -> Sequence[RecordInfo]:
+        """Return all records, newest first."""
+        return msgspec.json.decode(await self._call("GET", "v1/records"), type=list[RecordInfo])
+
+    async def record(self, id: str, wanted: TapFilter, limit: int) -> Sequence[Flight]:
+        """Return the newest `limit` requests of a record that match, oldest first. The service of
+        the filter does not apply."""
+        query = urlencode(
+            {
+                "path": wanted.path,
+                "status": wanted.status,
+                "slower": round(wanted.slower * 1000),
+                "limit": limit,
+            }
+        )
+        raw = await self._call("GET", f"v1/records/{_quoted(id)}?{query}", limit=LONG_TIMEOUT)
+        return msgspec.json.decode(raw, type=list[Flight])
 
     # Access
 

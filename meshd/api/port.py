@@ -45,6 +45,7 @@ from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.model.silence import NewSilence, Silence
 from meshd.spec.model import Project
+from proxy.observe.flight import Flight, RecordInfo
 
 
 class Control(Protocol):
@@ -154,6 +155,9 @@ class Control(Protocol):
     def node_control(self) -> "NodeControl":
         """Return the operations on nodes."""
 
+    def record_control(self) -> "RecordControl":
+        """Return the operations on records of the flight recorder."""
+
     def rollout_control(self) -> "RolloutControl":
         """Return the operations on rollouts. Raises Rejected if this daemon has none."""
 
@@ -188,6 +192,23 @@ class JobControl(Protocol):
 
     def follow(self, id: str) -> AsyncIterator[str]:
         """Yield all lines of a job until it ends, from the oldest that is kept."""
+
+
+class RecordControl(Protocol):
+    """Records of the flight recorder."""
+
+    def save(self, project: str, service: str, who: str) -> RecordInfo:
+        """Save the last requests of a service, or of all if the names are empty. The workers
+        write them within about two seconds."""
+
+    def list(self) -> Sequence[RecordInfo]:
+        """Return all records, newest first."""
+
+    def find(self, id: str) -> RecordInfo:
+        """Return a record."""
+
+    async def read(self, id: str) -> Sequence[Flight]:
+        """Return the requests of a record, oldest first."""
 
 
 class AccessControl(Protocol):

@@ -49,6 +49,7 @@ from meshd.api.node_handlers import DRY_RUN, LEAVE_VOLUMES, SECONDS, NodeHandler
 from meshd.api.openapi import DescriptionHandlers
 from meshd.api.page_handlers import FOLLOWED, LATENCIES, SPARKLINES, PageHandlers
 from meshd.api.port import Control
+from meshd.api.record_handlers import FLIGHTS, PATH, SLOWER, STATUS, RecordHandlers
 from meshd.api.responses import PAGE
 from meshd.api.rollout_handlers import RELEASES, TO, RolloutHandlers
 from meshd.api.routes import METRICS, TAR, ApiRoute, BoundHandler
@@ -72,6 +73,7 @@ from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.model.silence import NewSilence, Silence
 from meshd.spec.model import Project
+from proxy.observe.flight import Flight, RecordInfo
 
 _PROJECT: Final = "/v1/projects/{project}"
 _SERVICE: Final = _PROJECT + "/services/{service}"
@@ -253,6 +255,27 @@ NODE_ROUTES: Final = (
     ),
 )  # fmt: skip
 
+RECORD_ROUTES: Final = (
+    ApiRoute(
+        "GET", "/v1/records", RecordHandlers.list, _VIEW,
+        "Records of the flight recorder, newest first.",
+        list[RecordInfo], query=PAGE, paged=True, filtered=True,
+    ),
+    ApiRoute(
+        "POST", "/v1/records", RecordHandlers.save, _OPERATE,
+        "Save the last requests of all services.", RecordInfo, 202,
+    ),
+    ApiRoute(
+        "POST", _SERVICE + "/records", RecordHandlers.save_service, _OPERATE,
+        "Save the last requests of a service.", RecordInfo, 202,
+    ),
+    ApiRoute(
+        "GET", "/v1/records/{record}", RecordHandlers.show, _VIEW,
+        "The newest requests of a record, oldest first.",
+        list[Flight], query=(PATH, STATUS, SLOWER, FLIGHTS), filtered=True,
+    ),
+)  # fmt: skip
+
 ROLLOUT_ROUTES: Final = (
     ApiRoute(
         "GET", _SERVICE + "/releases", RolloutHandlers.releases, _VIEW,
@@ -346,6 +369,7 @@ ROUTES: Final = (
     *JOB_ROUTES,
     *VOLUME_ROUTES,
     *NODE_ROUTES,
+    *RECORD_ROUTES,
     *ROLLOUT_ROUTES,
     *ACCESS_ROUTES,
     *PAGE_ROUTES,
@@ -362,6 +386,7 @@ def bind(control: Control) -> Sequence[tuple[ApiRoute, BoundHandler]]:
         (JOB_ROUTES, JobHandlers(control.job_control)),
         (VOLUME_ROUTES, VolumeHandlers(control.volume_control)),
         (NODE_ROUTES, NodeHandlers(control.node_control)),
+        (RECORD_ROUTES, RecordHandlers(control.record_control)),
         (ROLLOUT_ROUTES, RolloutHandlers(control.rollout_control)),
         (ACCESS_ROUTES, AccessHandlers(control.access_control)),
         (PAGE_ROUTES, PageHandlers(control)),

@@ -71,6 +71,7 @@ class DaemonOptions:
     - `api`: where the API is served over TCP; None: at the Unix socket only.
     - `ui`: where the web page is served; None: nowhere.
     - `lease`: name of the lease of which one holder leads; empty: there are no others.
+    - `record`: whether the proxy workers have a flight recorder.
     - `filter_host`: limit what containers of internal networks reach on the host.
     """
 
@@ -83,6 +84,7 @@ class DaemonOptions:
     adopt: bool = True
     proxy: ProxySettings = field(default_factory=ProxySettings)
     filter_host: bool = True
+    record: bool = True
     api: TcpSettings | None = None
     ui: PageSettings | None = None
     lease: str = ""
@@ -122,6 +124,7 @@ class DaemonOptions:
             children=(keeper, control) if self.runtime == "process" else (control,),
             access_log=self._access_log(),
             spans=build_span_config(self.proxy),
+            record=self.record,
         )
 
     def _acme_environment(self) -> dict[str, str]:

@@ -39,6 +39,7 @@ _COMMANDS = (
     "jobs",
     "events",
     "tap",
+    "record",
     "explain",
     "right-size",
     "policy",

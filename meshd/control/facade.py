@@ -29,6 +29,7 @@ from meshd.control.live import LiveFeed
 from meshd.control.log_tail import LogTail
 from meshd.control.lookup import Lookup
 from meshd.control.nodes import NodeManager
+from meshd.control.recorder import Recorder
 from meshd.control.rollouts import RolloutManager
 from meshd.control.shutdown import Shutdown
 from meshd.control.status_reader import StatusReader
@@ -81,6 +82,7 @@ class ControlFacade:
         jobs: JobControl,
         volumes: VolumeManager,
         nodes: NodeManager,
+        recorder: Recorder,
         log_tail: LogTail,
         access: AccessManager,
         notifier: Notifier,
@@ -109,6 +111,7 @@ class ControlFacade:
         self._jobs = jobs
         self._volumes = volumes
         self._nodes = nodes
+        self._recorder = recorder
         self._log_tail = log_tail
         self._access = access
         self._notifier = notifier
@@ -222,6 +225,10 @@ class ControlFacade:
     def volume_control(self) -> VolumeManager:
         """See `Control.volume_control`."""
         return self._volumes
+
+    def record_control(self) -> Recorder:
+        """See `Control.record_control`."""
+        return self._recorder
 
     def node_control(self) -> NodeManager:
         """See `Control.node_control`."""

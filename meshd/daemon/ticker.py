@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from meshd.control.live import LiveFeed
+from meshd.control.recorder import Recorder
 from meshd.control.status import by_service
 from meshd.daemon.stores import Stores
 from meshd.model.errors import StoreWriteError
@@ -35,6 +36,7 @@ class Ticker:
         scaling: ScalingController,
         reconciler: Reconciler,
         history: HistoryRecorder,
+        flights: Recorder,
         live: LiveFeed,
         clock: Callable[[], float],
     ) -> None:
@@ -43,6 +45,7 @@ class Ticker:
         self._scaling = scaling
         self._reconciler = reconciler
         self._history = history
+        self._flights = flights
         self._live = live
         self._clock = clock
         self._state_is_lost = False
@@ -87,3 +90,4 @@ class Ticker:
         self._scaling.step(services, replicas, now)
         self._stores.tick(now)
         self._history.step(services, replicas, now)
+        self._flights.step(services, now)

@@ -36,6 +36,7 @@ from meshd.control.log_tail import LogTail
 from meshd.control.lookup import Lookup
 from meshd.control.nodes import NodeManager
 from meshd.control.quiescer import Quiescer
+from meshd.control.recorder import Recorder
 from meshd.control.rollouts import RolloutManager
 from meshd.control.shutdown import Shutdown
 from meshd.control.status import by_service
@@ -85,6 +86,7 @@ from meshd.scaling.prometheus_queries import PrometheusQueries
 from meshd.spec.model import Service
 from meshd.spec.model.acme import AcmeSettings
 from meshd.store import output_archive, presence, records
+from meshd.store.flight_records import FlightRecords
 from meshd.store.output_archive import OutputArchive
 from meshd.store.store import Store
 from meshd.store.virtual_addresses import VirtualAddressLog
@@ -392,7 +394,10 @@ class Parts:
         )
         nodes = self._nodes = NodeManager(runtime, reconciler, events, clock)
         live = LiveFeed(status.status, call_edges.list, events)
-        self._ticker = Ticker(ingest, stores, self._scaling, reconciler, recorder, live, clock)
+        flights = Recorder(FlightRecords(settings.state), lookup, ingest, events, clock)
+        self._ticker = Ticker(
+            ingest, stores, self._scaling, reconciler, recorder, flights, live, clock
+        )
         access = AccessManager(stores.tokens, stores.audit, clock)
         files = load_assets() if settings.ui is not None else {}
         page = self._page = WebPage(settings.ui, files, access, clock)
@@ -441,6 +446,7 @@ class Parts:
             jobs=jobs,
             volumes=VolumeManager(runtime, store, reconciler, quiescer, events, clock),
             nodes=nodes,
+            recorder=flights,
             log_tail=LogTail(
                 runtime, lookup, OutputArchive(settings.state / output_archive.DIRECTORY)
             ),

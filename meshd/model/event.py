@@ -57,6 +57,7 @@ class Kind(StrEnum):
     JOB_SKIPPED = "job.skipped"
     WORKER_REPLACED = "worker.replaced"
     WORKER_SHORT = "worker.short-of-descriptors"
+    RECORD_SAVED = "record.saved"
     CERTIFICATE_ISSUED = "certificate.issued"
     CERTIFICATE_RENEWED = "certificate.renewed"
     CERTIFICATE_FAILED = "certificate.failed"

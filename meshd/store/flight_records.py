@@ -17,8 +17,7 @@ from typing import Final
 import msgspec
 
 from meshd.model.errors import NotFound, StoreWriteError
-from meshd.model.record import RecordInfo
-from proxy.observe.flight import Flight, RecordOrder
+from proxy.observe.flight import Flight, RecordInfo, RecordOrder
 
 DIRECTORY: Final = "records"
 """Name of the directory in the state directory."""

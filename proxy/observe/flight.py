@@ -49,6 +49,23 @@ class RecordOrder(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class RecordInfo(msgspec.Struct, frozen=True):
+    """One saved record.
+
+    - `at`: Unix time at which it was saved.
+    - `service`: key of the service whose requests it has; empty for all.
+    - `reason`: who or what asked for it.
+    - `workers`, `bytes`: number and size of the files of the proxy workers.
+    """
+
+    id: str
+    at: float
+    service: str = ""
+    reason: str = ""
+    workers: int = 0
+    bytes: int = 0
+
+
 class Flight(msgspec.Struct, frozen=True, omit_defaults=True):
     """One request, and how its endpoint was chosen.
 

@@ -31,6 +31,7 @@ from meshd.spec.model import Project
 from tests.fakes.access_control import FakeAccessControl
 from tests.fakes.job_control import FakeJobControl
 from tests.fakes.node_control import FakeNodeControl
+from tests.fakes.record_control import FakeRecordControl
 from tests.fakes.volume_control import FakeVolumeControl
 
 
@@ -57,6 +58,7 @@ class FakeControl:
         self.jobs = FakeJobControl()
         self.volumes = FakeVolumeControl()
         self.nodes = FakeNodeControl()
+        self.records = FakeRecordControl()
         self.access = FakeAccessControl()
         self.sized: list[Sizing] = []
         self.certified: list[CertificateStatus] = []
@@ -251,6 +253,9 @@ class FakeControl:
 
     def job_control(self) -> FakeJobControl:
         return self.jobs
+
+    def record_control(self) -> FakeRecordControl:
+        return self.records
 
     def node_control(self) -> FakeNodeControl:
         return self.nodes

@@ -1,7 +1,9 @@
 """`meshd tap`: watch live requests with their timing."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -12,18 +14,40 @@ from meshd.cli.tap import Watcher
 from proxy.observe.access_log import Entry
 from proxy.observe.tap import Matcher, TapFilter, TapLine
 
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def request_filters(command: C) -> C:
+    """Add the options that choose requests: `path`, `status`, `slower`."""
+    slower = click.option(
+        "--slower-than",
+        "slower",
+        type=DURATION,
+        default="0s",
+        help="Only requests that took at least this long, e.g. 200ms.",
+    )
+    status = click.option(
+        "--status", metavar="CODE", default="", help="Only this status, e.g. 404 or 5xx."
+    )
+    path = click.option(
+        "--path", metavar="REGEX", default="", help="Only requests whose target matches."
+    )
+    return path(status(slower(command)))
+
+
+def make_filter(service: str, path: str, status: str, slower: float) -> TapFilter:
+    """Return the filter of these options. Raises click.UsageError if one is not valid."""
+    wanted = TapFilter(service, path, status, slower)
+    try:
+        Matcher(wanted)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return wanted
+
 
 @click.command("tap", short_help="Watch live requests with their timing.")
 @service_argument(required=False)
-@click.option("--path", metavar="REGEX", default="", help="Only requests whose target matches.")
-@click.option("--status", metavar="CODE", default="", help="Only this status, e.g. 404 or 5xx.")
-@click.option(
-    "--slower-than",
-    "slower",
-    type=DURATION,
-    default="0s",
-    help="Only requests that took at least this long, e.g. 200ms.",
-)
+@request_filters
 @click.option("-n", "--count", type=click.IntRange(1), help="End after N requests.", metavar="N")
 @output_option
 @state_option
@@ -46,11 +70,7 @@ async def command(
     async with connect(state) as client:
         found = find_service(await client.status(), service) if service else None
     key = f"{found.project}/{found.name}" if found else ""
-    wanted = TapFilter(key, path, status, slower)
-    try:
-        Matcher(wanted)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    wanted = make_filter(key, path, status, slower)
     shown = 0
     try:
         with Watcher(state, wanted) as watcher:
@@ -91,8 +111,15 @@ def format_request(entry: Entry) -> str:
         rest.append(f"retries {entry.retries}")
     if entry.failure:
         rest.append(entry.failure + (f": {entry.detail}" if entry.detail else ""))
-    # Clients choose most of this, and a terminal acts on control characters.
-    return "  ".join([*first, *(text.translate(_CONTROL) for text in rest)])
+    if entry.trace_id:
+        rest.append(f"trace {entry.trace_id}")
+    return "  ".join([*first, *map(printable, rest)])
+
+
+def printable(text: str) -> str:
+    """Return text without control characters: clients choose most of it, and a terminal acts on
+    them."""
+    return text.translate(_CONTROL)
 
 
 def timing(entry: Entry) -> str:

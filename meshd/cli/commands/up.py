@@ -103,6 +103,11 @@ def check_lease(_context: click.Context, _option: click.Parameter, name: str) ->
     help="Swarm only: of the daemons on several managers with this name, one leads and the others "
     "stand by; one of them takes over in seconds when it ends.",
 )
+@click.option(
+    "--no-record",
+    is_flag=True,
+    help="Do not remember the last requests in the proxy workers for `meshd record`.",
+)
 @spec_options.take_over_option
 @timeout_option("2m", "Time for everything to become ready.")
 @output_option
@@ -122,6 +127,7 @@ async def command(
     no_adopt: bool,
     no_filter: bool,
     lease: str,
+    no_record: bool,
     take_over: bool,
     seconds: float,
     as_json: bool,
@@ -168,6 +174,7 @@ async def command(
             adopt=not no_adopt,
             proxy=settings,
             filter_host=not no_filter,
+            record=not no_record,
             api=api,
             ui=ui,
             lease=lease,
