@@ -20,6 +20,7 @@ from meshd.model.access import Role
 
 _COMPONENTS: Final = "#/components/schemas/"
 _PATH_PARAMETERS: Final = {
+    "record": "Id of a record of the flight recorder.",
     "project": "Name of a project.",
     "service": "Name of a service within the project.",
     "node": "Name of a node.",

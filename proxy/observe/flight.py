@@ -30,7 +30,7 @@ CHOICES: Final = {
 }
 """Names of the choices of `proxy.observe.flight_ring`."""
 MAX_TEXT: Final = 1024
-"""Characters of a target, Referer and the like in a file, so that its size is bounded."""
+"""Characters of a target, a Referer or a similar text in a file, so that its size is bounded."""
 _NO_DETAILS: Final = FlightDetails(
     b"", False, BALANCED, (), True, 0.0, 0.0, 0.0, 0.0, 0, "", ""
 )  # fmt: skip

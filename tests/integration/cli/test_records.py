@@ -12,6 +12,7 @@ from meshd.api.server import serve
 from meshd.cli.commands.record import describe_choice
 from meshd.cli.main import main
 from proxy.observe.flight import Flight
+from tests.fakes import traffic
 from tests.fakes.control import FakeControl
 from tests.fakes.record_control import flight
 
@@ -20,7 +21,9 @@ Meshd = Callable[..., Awaitable[Result]]
 
 @pytest.fixture
 def control() -> FakeControl:
-    return FakeControl()
+    fake = FakeControl()
+    fake.services = traffic.status().services
+    return fake
 
 
 @pytest.fixture
