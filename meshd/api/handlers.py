@@ -7,7 +7,7 @@ code in `problems`.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import msgspec
@@ -16,7 +16,7 @@ from aiohttp import web
 from meshd.api.dto import Health, LogLine, ScaleOverride
 from meshd.api.limits import MAX_EVENTS, MAX_LOG_LINES
 from meshd.api.parameters import MAX_DIGITS, FlagParameter, NumberParameter, TextParameter
-from meshd.api.port import Control
+from meshd.api.port import Control, RecordControl
 from meshd.api.requests import caller, identity, project_name, service_names, visible
 from meshd.api.responses import (
     accepts_events,
@@ -26,9 +26,12 @@ from meshd.api.responses import (
     page_response,
     stream,
 )
+from meshd.model.errors import NotFound
 from meshd.model.event import Event
 from meshd.model.output import OutputQuery
 from meshd.spec.model import Project
+from proxy.observe.flight import RecordInfo
+from proxy.observe.tap import Matcher, TapFilter
 
 _MAX_TIME: Final = 2**53
 """Largest Unix time that is accepted: the last whole number that a JSON number holds exactly."""
@@ -220,3 +223,57 @@ class Handlers:
             finally:
                 first.cancel()
                 await asyncio.wait([first])
+
+
+MAX_FLIGHTS: Final = 100_000
+"""Requests in one response: more than a record of 32 workers has."""
+_MAX_MILLISECONDS: Final = 86_400_000
+"""A day."""
+PATH: Final = TextParameter("path", "Only requests whose target matches this regular expression.")
+STATUS: Final = TextParameter("status", "Only this status, e.g. 404 or 5xx.")
+SLOWER: Final = NumberParameter(
+    "slower", 0, _MAX_MILLISECONDS, "Only requests that took at least this many milliseconds."
+)
+FLIGHTS: Final = NumberParameter("limit", 1000, MAX_FLIGHTS, "Requests in one response.")
+
+
+class RecordHandlers:
+    """The operations on records of the flight recorder."""
+
+    def __init__(self, records: Callable[[], RecordControl]) -> None:
+        self._records = records
+
+    async def save(self, request: web.Request) -> web.Response:
+        return json_response(self._records().save("", "", caller(request)), 202)
+
+    async def save_service(self, request: web.Request) -> web.Response:
+        found = self._records().save(*service_names(request), caller(request))
+        return json_response(found, 202)
+
+    async def list(self, request: web.Request) -> web.Response:
+        found = [each for each in self._records().list() if _is_visible(request, each)]
+        return page_response(request, found, lambda each: each.id)
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Send the newest requests of a record that match, oldest first."""
+        id = request.match_info["record"]
+        if not _is_visible(request, self._records().find(id)):
+            raise NotFound(f"there is no record {id!r}; `meshd record list` lists them")
+        wanted = TapFilter(
+            path=PATH.read(request),
+            status=STATUS.read(request),
+            slower=SLOWER.read(request) / 1000.0,
+        )
+        limit = FLIGHTS.read(request)
+        try:
+            matcher = Matcher(wanted)
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=str(error)) from error
+        found = await self._records().read(id)
+        matching = [flight for flight in found if matcher.matches(flight.request)]
+        return json_response(matching[-limit:] if limit else [])
+
+
+def _is_visible(request: web.Request, record: RecordInfo) -> bool:
+    """Whether the caller may see a record: one of all services has those of other projects."""
+    return visible(request, record.service.partition("/")[0])

@@ -32,24 +32,28 @@ from meshd.api.handlers import (
     AT,
     DECISIONS,
     EVENTS,
+    FLIGHTS,
     FOLLOW,
+    PATH,
     PREVIOUS,
     REPLICA,
     SINCE,
     SINCE_ID,
+    SLOWER,
+    STATUS,
     STOP_REPLICAS,
     TAIL,
     TAKE_OVER,
     THEN,
     UNTIL,
     Handlers,
+    RecordHandlers,
 )
 from meshd.api.job_handlers import BEFORE, FOLLOW_JOB, JOBS, JobHandlers
 from meshd.api.node_handlers import DRY_RUN, LEAVE_VOLUMES, SECONDS, NodeHandlers
 from meshd.api.openapi import DescriptionHandlers
 from meshd.api.page_handlers import FOLLOWED, LATENCIES, SPARKLINES, PageHandlers
 from meshd.api.port import Control
-from meshd.api.record_handlers import FLIGHTS, PATH, SLOWER, STATUS, RecordHandlers
 from meshd.api.responses import PAGE
 from meshd.api.rollout_handlers import RELEASES, TO, RolloutHandlers
 from meshd.api.routes import METRICS, TAR, ApiRoute, BoundHandler

@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from meshd.api.client import Client
-from meshd.api.record_handlers import MAX_FLIGHTS
+from meshd.api.handlers import MAX_FLIGHTS
 from meshd.cli import output
 from meshd.cli.commands.tap import make_filter, printable, request_filters, timing
 from meshd.cli.options import output_option, service_argument, state_option
