@@ -66,6 +66,9 @@ SPREAD_WAIT: Final = 1.1
 MAX_QUICK_WAIT: Final = 0.15
 """Relative rise of that latency up to which some workers are free: requests wait at single
 replicas, not everywhere."""
+MAX_LOCAL_WAIT: Final = 0.3
+"""Relative rise of that latency up to which a lower limit of a replica is not believed: requests
+wait at some replicas, for example at those that are slow at first."""
 MIN_SPREAD: Final = 1.2
 """Ratio of the mean to that latency from which a queue changes it visibly."""
 LIKE_SPREAD: Final = 0.15
@@ -103,8 +106,6 @@ worked on."""
 CROWD_RATIO: Final = 1.6
 """Requests in flight per busy worker above which requests queue; one service time of waiting alone
 would give 2."""
-FIRST_BOUND_SHARE: Final = 0.8
-"""Share of `proven` below which the first measured bound is not believed."""
 MANY_NEWCOMERS: Final = 0.3
 """Share of the ready replicas that became ready within about ten seconds from which the first bound
 is not measured at the start of traffic: new replicas are slow at first."""
@@ -204,6 +205,16 @@ def relative_wait(capacity: CapacityEstimate) -> float:
     return max(0.0, mean / capacity.present_time - 1.0)
 
 
+def has_free_workers(capacity: CapacityEstimate, wait: float = MAX_QUICK_WAIT) -> bool:
+    """Return whether many requests hardly wait, so that waiting ones wait at single replicas: at
+    new ones that are slow at first, for example. `wait` is how much longer than usual, as a share,
+    they may take."""
+    if not capacity.spread or not capacity.completions:
+        return False
+    limit = (1.0 + wait) * capacity.service_time / capacity.spread
+    return _quick(capacity) < limit
+
+
 def _smooth_cpu(old: float, signal: Signal) -> float:
     if signal.cpu is None:
         return old
@@ -245,6 +256,8 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
             pass  # Some replicas were ready for a part of this second only.
         elif answers < KNOWN_ANSWERS and not saturated and new.newcomers > MANY_NEWCOMERS * ready:
             pass  # The new replicas may be slow at first, so this is not the limit of a replica.
+        elif busy_now < usual and has_free_workers(new, MAX_LOCAL_WAIT):
+            pass  # Requests wait at some replicas only.
         elif busy_now < SLOWDOWN_RATIO * usual:
             # A replica has as many workers as before, so its requests take longer than before.
             missing = usual / busy_now - 1.0
@@ -257,7 +270,9 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
                 missing = MIN_WORKERS / busy_now - 1.0
                 service *= 1.0 + SLOWDOWN_WEIGHT * min(missing, MAX_SLOWDOWN)
         else:
-            bound, saturated = max(busy_now, FIRST_BOUND_SHARE * proven), True
+            # New replicas may be slow at first: then the others answered all of it.
+            others = busy_now * ready / max(ready - new.newcomers, 1.0)
+            bound, saturated = max(min(others, bound), busy_now, proven), True
     elif sample > proven:
         proven += weight * (sample - proven)
     elif wait > WAITING and not slower and not saturated and busy > NEAR_PROVEN * proven:
@@ -293,15 +308,6 @@ def _learn_slowdown(new: CapacityEstimate, service: float, mean: float, slower: 
     if slower:
         return min(seen, new.slowdown + DRIFT_WEIGHT * (seen - new.slowdown))
     return min(seen, new.slowdown)
-
-
-def _has_free_workers(capacity: CapacityEstimate) -> bool:
-    """Return whether many requests do not wait at all, so that waiting ones wait at single
-    replicas: at new ones that are slow at first, for example."""
-    if not capacity.spread or not capacity.completions:
-        return False
-    limit = (1.0 + MAX_QUICK_WAIT) * capacity.service_time / capacity.spread
-    return _quick(capacity) < limit
 
 
 def _quick(capacity: CapacityEstimate) -> float:
@@ -350,7 +356,7 @@ def _learn_service_time(
     old, answers = new.service_time, new.answers
     if not old:
         return max(mean, MIN_SERVICE_TIME), float(done)
-    if idle and mean > old and _has_free_workers(new):
+    if idle and mean > old and has_free_workers(new):
         # Some replicas are slow, and not the service.
         mean = min(mean, max(old, (1.0 + MAX_QUICK_WAIT) * new.spread * _quick(new)))
     if mean < old or idle:

@@ -20,7 +20,7 @@ from math import ceil, sqrt
 from typing import Final
 
 from autoscaler.policy.objectives import ReplicaSizing
-from autoscaler.policy.state import CapacityEstimate, DemandEstimate, State
+from autoscaler.policy.state import CapacityEstimate, DemandEstimate, Removal, State
 from autoscaler.settings import ScalingSettings
 from autoscaler.window import push
 
@@ -38,6 +38,11 @@ USUAL_STARTUP: Final = 14.0
 was tuned. The cost grows in proportion to longer ones."""
 TIERS: Final = (0.5, 1.0, 2.0, 5.0)
 """Windows over which a surplus is evaluated; after the last one any surplus is removed."""
+MAX_CAUTION: Final = 8.0
+"""Largest factor on the time for which a lower number must have been enough: only the longest tier
+counts then."""
+CAUTION_DECAY: Final = 1.0 - 1.0 / 600.0
+"""Factor per second on that caution: a memory of ten minutes, as for shortfalls."""
 TOLERANCE: Final = 0.1
 """Part of a replica that may be missing before one more is ordered."""
 BATCH_SHARE: Final = 0.5
@@ -81,6 +86,7 @@ def lower_count(
     margin: float,
     cost: float,
     unchanged: float,
+    caution: float = 1.0,
 ) -> int:
     """Return the number to scale down to; `current` while no replica may be removed.
 
@@ -89,16 +95,36 @@ def lower_count(
     - `margin`: part of a replica to keep for noise.
     - `cost`: replica-seconds of one change.
     - `unchanged`: seconds since the last scale-up. Replicas ordered then have cost nothing before.
+    - `caution`: factor on the shortest time for which a lower number must have been enough.
     """
     if not recent or ceil(recent[-1] + margin - TOLERANCE) >= current:
         return current
     lowest = current
     for seconds, peak in _peak_needs(recent, blocks, window):
+        if seconds < caution * TIERS[0] * window:
+            continue
         count = ceil(peak + margin - TOLERANCE)
         paid = (current - count) * min(seconds, unchanged)
         if count < lowest and (paid >= cost or min(seconds, unchanged) >= TIERS[-1] * window):
             lowest = count
     return lowest
+
+
+def judge_removal(removal: Removal, current: int, desired: int, cost: float, now: float) -> Removal:
+    """Return what is known of removals after a decision for `desired` instead of `current`
+    replicas. Replicas that are ordered again before their absence saved half the `cost` of a change
+    (replica-seconds) should have stayed: the next ones stay twice as long. So a wave that is
+    shorter than the wait is held, and not chased."""
+    count = removal.count
+    caution = 1.0 + CAUTION_DECAY * (removal.caution - 1.0)
+    saved = count * (now - removal.at)
+    if count and saved >= cost:
+        count = 0
+    elif count and desired > current and 2.0 * saved < cost:
+        count, caution = 0, min(2.0 * caution, MAX_CAUTION)
+    if desired < current:
+        return Removal(now, count + current - desired, caution)
+    return Removal(removal.at, count, caution)
 
 
 def _peak_needs(

@@ -15,7 +15,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from autoscaler.policy.capacity import DECAY, relative_wait
+from autoscaler.policy.capacity import DECAY, has_free_workers, relative_wait
 from autoscaler.policy.state import CapacityEstimate, GainCap, GainCheck
 from autoscaler.signals import Signal
 
@@ -25,6 +25,12 @@ FIRST_SPAN, MAX_SPAN = 120.0, 1800.0
 SETTLE: Final = 8.0
 """Seconds that the new replicas serve before they are evaluated: most of the ten seconds that the
 sums of `policy.capacity` remember."""
+WARM_UP: Final = 40.0
+"""Seconds for which new replicas may be slow (JIT, cold caches): until then they are not said to be
+useless while other replicas answer quickly. Half a minute, and the memory of the sums."""
+WARM_UP_WAIT: Final = 1.0
+"""Relative rise of the quick latencies up to which other replicas answer quickly. A slow dependency
+delays every request by far more."""
 STARTUPS: Final = 1.5
 """Start-up times after the order before the new replicas are evaluated: late ones count too."""
 MAX_PENDING: Final = 300.0
@@ -90,6 +96,8 @@ def evaluate(
     waits = trouble and signal.latency_sum > least * signal.completions
     if better or latency <= LATENCY_GAIN * check.latency or not waits:
         return None, None if cap and now > cap.until else cap
+    if now < served + WARM_UP and has_free_workers(capacity, WARM_UP_WAIT):
+        return replace(check, served=served), cap  # The new replicas may be slow at first.
     span = min(2.0 * cap.span, MAX_SPAN) if cap else FIRST_SPAN
     number = max(check.ready, 1)
     return None, GainCap(

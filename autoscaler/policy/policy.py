@@ -74,6 +74,13 @@ class Policy:
             blocks=blocks,
             since_block=since_block,
             gain_check=check,
+            removal=change_cost.judge_removal(
+                state.removal,
+                seen.current,
+                desired,
+                change_cost.change_cost(settings, seen.capacity.startup),
+                now,
+            ),
             burst_history=warm_pool.observe(
                 state.burst_history, desired - seen.current, seen.capacity.cold_start, now
             ),
@@ -155,7 +162,9 @@ class Policy:
             return max(needed, ceil(up_need + extra - change_cost.TOLERANCE)), _cause_of_rise(seen)
         margin = change_cost.noise_margin(seen.sizing, seen.capacity)
         unchanged = seen.now - state.raised
-        lower = change_cost.lower_count(current, recent, blocks, window, margin, cost, unchanged)
+        lower = change_cost.lower_count(
+            current, recent, blocks, window, margin, cost, unchanged, state.removal.caution
+        )
         lower = max(1, lower)
         if lower < current:
             return lower, "surplus"

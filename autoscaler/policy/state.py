@@ -154,6 +154,19 @@ class BurstHistory(msgspec.Struct, frozen=True):
     largest: tuple[int, ...] = ()
 
 
+class Removal(msgspec.Struct, frozen=True):
+    """What became of removed replicas: see `policy.change_cost`.
+
+    - `at`, `count`: time of the last one, and the replicas that were removed and have neither been
+      ordered again nor saved the cost of a change yet.
+    - `caution`: factor on the shortest time for which a lower number must have been enough.
+    """
+
+    at: float = 0.0
+    count: int = 0
+    caution: float = 1.0
+
+
 class State(msgspec.Struct, frozen=True, rename={"gain_check": "trial", "burst_history": "rushes"}):
     """Everything learned and seen so far. Opaque to callers; `dump` and `load` convert it.
 
@@ -163,6 +176,7 @@ class State(msgspec.Struct, frozen=True, rename={"gain_check": "trial", "burst_h
       block of ten seconds; `since_block`: seconds since the last block ended.
     - `budget`: decayed (requests, misses).
     - `raised`: time of the last scale-up.
+    - `removal`: the last removal, and how cautious the next one is.
     """
 
     desired: int = -1
@@ -178,17 +192,19 @@ class State(msgspec.Struct, frozen=True, rename={"gain_check": "trial", "burst_h
     burst_history: BurstHistory = BurstHistory()
     season: Season = Season()
     raised: float = 0.0
+    removal: Removal = Removal()
 
 
 def forget_future(state: State, now: float) -> State:
     """Return `state` without times after `now`, which a clock that was ahead has left in it: the
     service would not scale down until then. What replicas can serve stays known."""
-    if max(state.last_arrival, state.raised) <= now:
+    if max(state.last_arrival, state.raised, state.removal.at) <= now:
         return state
     return msgspec.structs.replace(
         state,
         last_arrival=min(state.last_arrival, now),
         raised=min(state.raised, now),
+        removal=Removal(),
         gain_check=None,
         cap=None,
         burst_history=BurstHistory(),

@@ -9,7 +9,7 @@ from autoscaler import ScalingSettings, Signal, limits, trace
 from autoscaler.baselines.hpa import Hpa
 from autoscaler.baselines.kpa import Kpa
 from autoscaler.policy import budget, capacity, change_cost, demand, gain_check
-from autoscaler.policy.state import CapacityEstimate, DemandEstimate, GainCheck
+from autoscaler.policy.state import CapacityEstimate, DemandEstimate, GainCheck, Removal
 from autoscaler.window import push, significant_level, significant_slope
 
 LONG = 10_000.0
@@ -181,6 +181,64 @@ def test_new_replicas_that_are_slow_at_first_do_not_show_the_limit(
         )  # fmt: skip
         learned = capacity.observe(learned, queue)
     assert learned.saturated is measured
+
+
+@pytest.mark.parametrize(("quick", "measured"), [(0.06, False), (0.3, True)])
+def test_requests_that_wait_at_some_replicas_do_not_show_the_limit(
+    quick: float, measured: bool
+) -> None:
+    """The quickest fifth of the requests takes as long as usual, or waits like all others."""
+    learned = CapacityEstimate(
+        service_time=0.1, spread=1.6, proven=3.0, bound=4.0, completions=200.0, latency=20.0,
+        quick=12.0, replicas=10.0,
+    )  # fmt: skip
+    for _ in range(5):
+        queue = Signal(
+            ready=8, arrivals=100, completions=100, in_flight=40.0, latency_sum=40.0,
+            latency=((quick, 40), (0.6, 60)),
+        )  # fmt: skip
+        learned = capacity.observe(learned, queue)
+    assert learned.saturated is measured
+
+
+def test_new_replicas_that_are_slow_at_first_are_not_useless() -> None:
+    """Before 40 s, unless every request takes longer: then something behind them is slow."""
+    check = GainCheck(since=0.0, ready=2, throughput=50.0, latency=1.0, served=10.0)
+    second = Signal(ready=3, completions=50, latency_sum=50.0)
+    learned = CapacityEstimate(
+        service_time=0.1, completions=500.0, latency=500.0, spread=1.6, quick=500.0 * 0.08
+    )
+    early = gain_check.evaluate(check, None, learned, second, 3, 50.0, 0.4, 40.0)
+    assert early == (check, None)
+    assert gain_check.evaluate(check, None, learned, second, 3, 50.0, 0.4, 50.0)[1] is not None
+    slow = replace(learned, quick=500.0 * 0.5)
+    assert gain_check.evaluate(check, None, slow, second, 3, 50.0, 0.4, 40.0)[1] is not None
+
+
+def test_replicas_that_were_missed_stay_longer_the_next_time() -> None:
+    removed = change_cost.judge_removal(Removal(), 14, 10, 65.0, 100.0)
+    assert removed == Removal(100.0, 4, 1.0)
+    missed = change_cost.judge_removal(removed, 10, 14, 65.0, 108.0)
+    assert (missed.count, missed.caution) == (0, 2.0)
+    paid = change_cost.judge_removal(removed, 10, 14, 65.0, 120.0)
+    assert (paid.count, paid.caution) == (0, 1.0)
+    late = change_cost.judge_removal(removed, 10, 14, 65.0, 109.0)
+    assert late.caution == 1.0, "their absence has saved half a change"
+    for second in range(20):
+        missed = change_cost.judge_removal(missed, 14, 10, 65.0, 200.0 + second)
+        missed = change_cost.judge_removal(missed, 10, 14, 65.0, 200.5 + second)
+    assert missed.caution == change_cost.MAX_CAUTION
+    for second in range(3600):
+        missed = change_cost.judge_removal(missed, 14, 14, 65.0, 300.0 + second)
+    assert missed.caution == pytest.approx(1.0, abs=0.03)
+
+
+@pytest.mark.parametrize(("caution", "low"), [(1.0, 1), (2.0, 1), (2.1, 9), (4.0, 9)])
+def test_caution_leaves_out_the_short_windows(caution: float, low: int) -> None:
+    """The number was high until a minute ago: only the longer windows see that."""
+    recent, blocks = (1.0,) * 60, (9.0,) * 24 + (1.0,) * 6
+    found = change_cost.lower_count(9, recent, blocks, 60, 0.0, 100.0, LONG, caution)
+    assert found == low
 
 
 def test_start_up_time_is_learned_as_a_high_percentile() -> None:
