@@ -26,6 +26,7 @@ from meshd.model.silence import NewSilence
 from meshd.spec.model import Project, Service
 from tests.fakes import traffic
 from tests.fakes.control import FakeControl
+from tests.support.answers import status_of
 from tests.support.certificate_authority import Authority
 
 LOOPBACK = TcpSettings("127.0.0.1:0", names=("mesh.test",))
@@ -68,7 +69,7 @@ async def test_without_a_token_nothing_is_readable(
         text = await answer.text()
         refused[route] = (answer.status, answer.headers["WWW-Authenticate"], "orders" in text)
     assert set(refused.values()) == {(401, 'Bearer realm="meshd"', False)}
-    assert (await session.get("/nothing")).status == 401
+    assert await status_of(session.get("/nothing")) == 401
     assert (await session.get("/v1/status", headers=bearer("wrong"))).status == 401
     assert control.calls == []
 
@@ -202,7 +203,8 @@ async def test_pages_of_other_sites_are_refused(
     status: int,
 ) -> None:
     signed = {**bearer(control.access.add(Role.VIEW)), **headers}
-    answer = await session.get("/v1/status", headers=signed)
+    async with session.get("/v1/status", headers=signed) as answer:
+        await answer.read()
     assert answer.status == status
     assert "Access-Control-Allow-Origin" not in answer.headers
 
@@ -212,19 +214,20 @@ async def test_a_page_of_this_server_is_answered(
 ) -> None:
     origin = {"Origin": f"http://{serving.tcp_address}"}
     headers = {**bearer(control.access.add(Role.VIEW)), **origin}
-    assert (await session.get("/v1/status", headers=headers)).status == 200
-    preflight = await session.options("/v1/status", headers={"Origin": "https://evil.test"})
-    assert preflight.status == 403
+    assert await status_of(session.get("/v1/status", headers=headers)) == 200
+    preflight = session.options("/v1/status", headers={"Origin": "https://evil.test"})
+    assert await status_of(preflight) == 403
 
 
 async def test_a_client_that_sends_too_much_is_slowed_down(
     control: FakeControl, session: aiohttp.ClientSession
 ) -> None:
-    statuses = [(await session.get("/v1/status")).status for _ in range(int(BURST))]
+    statuses = [await status_of(session.get("/v1/status")) for _ in range(int(BURST))]
     # Each failed sign-in counts as twenty requests.
     assert statuses.count(401) < BURST / 5
     assert statuses[-1] == 429
-    answer = await session.get("/v1/status")
+    async with session.get("/v1/status") as answer:
+        await answer.read()
     assert int(answer.headers["Retry-After"]) >= 1
 
 
