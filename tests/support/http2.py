@@ -174,9 +174,17 @@ class Http2Client:
             await asyncio.shield(self.task)
 
     async def close(self) -> None:
+        """Close the connection once everything is sent, or after a while at the latest."""
         self.writer.close()
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
+        try:
+            async with asyncio.timeout(BUSY):
+                await self.writer.wait_closed()
+        except TimeoutError:
+            self.writer.transport.abort()
+        except OSError:
+            return  # it was reset
 
 
 @asynccontextmanager

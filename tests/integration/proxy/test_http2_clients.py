@@ -112,9 +112,11 @@ class SteadyHttp2Clients:
         while not self.over:
             client = Http2Client(*await asyncio.open_connection(self.host, int(self.port)))
             self.connections += 1
-            await client.flush()
-            await asyncio.gather(*(self._ask(client) for _ in range(streams)))
-            await client.close()
+            try:
+                await client.flush()
+                await asyncio.gather(*(self._ask(client) for _ in range(streams)))
+            finally:
+                await client.close()
 
     async def _ask(self, client: Http2Client) -> None:
         while not self.over and not client.going and client.codec.can_send_request():
