@@ -26,8 +26,8 @@ def describe_breach(merged: MergedService, latency: float, share: float) -> str 
         return None
     slow = sum(count for bound, count in merged.total.upper_bounds() if bound > latency)
     misses = min(total, max(slow, merged.errors))
-    allowed = max(1.0 - share / 100.0, 0.001)
-    if misses / total < min(allowed * BURN_RATE, 0.5):
+    # In percent, so that shares like 95 are exact.
+    if 100.0 * misses < total * min(BURN_RATE * max(100.0 - share, 0.1), 50.0):
         return None
     return (
         f"objective missed: {100.0 * (1.0 - misses / total):.1f} % of {total} requests within "
