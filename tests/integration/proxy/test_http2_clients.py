@@ -23,7 +23,7 @@ BODY = bytes(range(251)) * 4000
 DIGEST = hashlib.sha256(BODY).hexdigest()
 PRIOR_KNOWLEDGE = "--http2-prior-knowledge"
 CLIENTS = 12
-"""Connections: so many that each of two workers has some."""
+"""Connections; with this number each of two workers has some."""
 DEVIATIONS = {
     # The same port serves HTTP/1.1, whose parser answers this with status 400.
     "Sends invalid connection preface",
