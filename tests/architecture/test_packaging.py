@@ -2,6 +2,7 @@
 the documents name files that exist, and no path of a machine is written down."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def test_every_module_has_a_docstring(path: Path) -> None:
     assert docstring, f"{path} has no docstring"
     if path.name == "__init__.py" and path.parent.parent == ROOT:
         assert "Belongs here" in docstring, f"{path}: a package's docstring says what belongs in it"
+
+
+def test_the_pins_of_the_page_carry_hashes_and_no_addresses() -> None:
+    text = (ROOT / "web" / "package-lock.json").read_text()
+    assert "://" not in text
+    packages = json.loads(text)["packages"]
+    assert all("integrity" in pinned for name, pinned in packages.items() if name)
 
 
 def test_pinned_dependencies_carry_hashes_and_no_addresses() -> None:
