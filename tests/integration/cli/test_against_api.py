@@ -7,13 +7,12 @@ import pwd
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from meshd.api.dto import DeployResult, RestartOrder, ServicePolicy
@@ -29,6 +28,7 @@ from meshd.scaling.sizing import propose
 from meshd.spec.model import Project, Resources, Service
 from tests.fakes import traffic
 from tests.fakes.control import FakeControl
+from tests.support.commands import Meshd
 from tests.support.waiting import wait_until
 
 RELEASE = Release(
@@ -40,24 +40,6 @@ RELEASE = Release(
         revisions={"b": RevisionCounts(57, 3, 1), "a": RevisionCounts(1140)},
     ),
 )  # fmt: skip
-Meshd = Callable[..., Awaitable[Result]]
-
-
-@pytest.fixture
-def control() -> FakeControl:
-    fake = FakeControl()
-    fake.services = traffic.status().services
-    return fake
-
-
-@pytest.fixture
-async def meshd(control: FakeControl, tmp_path: Path) -> AsyncIterator[Meshd]:
-    async def run(*arguments: str) -> Result:
-        whole = [*arguments, "--state", str(tmp_path)]
-        return await asyncio.to_thread(CliRunner().invoke, main, whole)
-
-    async with serve(control, tmp_path / "admin.sock", "127.0.0.1:0"):
-        yield run
 
 
 @pytest.fixture

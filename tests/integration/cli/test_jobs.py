@@ -1,41 +1,13 @@
 """`meshd run` and `meshd jobs` against a served API: output, requests, and exit codes."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from meshd.api.dto import ScheduleStatus
-from meshd.api.server import serve
-from meshd.cli.main import main
 from meshd.model.job import JobOrder
-from tests.fakes import traffic
 from tests.fakes.control import FakeControl
-
-Meshd = Callable[..., Awaitable[Result]]
-
-
-@pytest.fixture
-def control() -> FakeControl:
-    fake = FakeControl()
-    fake.services = traffic.status().services
-    return fake
-
-
-@pytest.fixture
-async def meshd(
-    control: FakeControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Meshd]:
-    monkeypatch.setenv("MESHD_STATE", str(tmp_path))
-
-    async def run(*arguments: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, main, arguments)
-
-    async with serve(control, tmp_path / "admin.sock", "127.0.0.1:0"):
-        yield run
+from tests.support.commands import Meshd
 
 
 async def test_run_shows_the_output_and_ends_with_the_commands_code(

@@ -1,20 +1,13 @@
 """The commands for nodes against a served API: their output, their requests, and exit codes."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
-from meshd.api.server import serve
-from meshd.cli.main import main
 from tests.fakes.control import FakeControl
 from tests.fakes.node_control import FakeNodeControl
-
-Meshd = Callable[..., Awaitable[Result]]
+from tests.support.commands import Meshd
 
 
 @pytest.fixture
@@ -26,16 +19,6 @@ def control() -> FakeControl:
 def nodes(control: FakeControl, monkeypatch: pytest.MonkeyPatch) -> FakeNodeControl:
     monkeypatch.setattr("meshd.cli.commands.node.POLL_SECONDS", 0.0)
     return control.nodes
-
-
-@pytest.fixture
-async def meshd(control: FakeControl, tmp_path: Path) -> AsyncIterator[Meshd]:
-    async def run(*arguments: str) -> Result:
-        whole = [*arguments, "--state", str(tmp_path)]
-        return await asyncio.to_thread(CliRunner().invoke, main, whole)
-
-    async with serve(control, tmp_path / "admin.sock", "127.0.0.1:0"):
-        yield run
 
 
 async def test_nodes_in_all_forms(meshd: Meshd, nodes: FakeNodeControl) -> None:

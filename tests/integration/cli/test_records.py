@@ -1,43 +1,19 @@
 """`meshd record` against a served API: its output, its requests, and exit codes."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from meshd.api.server import serve
 from meshd.cli.commands.record import describe_choice
-from meshd.cli.main import main
 from proxy.observe.flight import Flight
-from tests.fakes import traffic
 from tests.fakes.control import FakeControl
 from tests.fakes.record_control import flight
-
-Meshd = Callable[..., Awaitable[Result]]
-
-
-@pytest.fixture
-def control() -> FakeControl:
-    fake = FakeControl()
-    fake.services = traffic.status().services
-    return fake
+from tests.support.commands import Meshd
 
 
-@pytest.fixture
-async def meshd(
-    control: FakeControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Meshd]:
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("meshd.cli.commands.record.SAVE_SECONDS", 0.0)
-
-    async def run(*arguments: str) -> Result:
-        whole = [*arguments, "--state", str(tmp_path)]
-        return await asyncio.to_thread(CliRunner().invoke, main, whole)
-
-    async with serve(control, tmp_path / "admin.sock", "127.0.0.1:0"):
-        yield run
 
 
 async def test_records_are_saved_and_listed(meshd: Meshd, control: FakeControl) -> None:
