@@ -4,6 +4,7 @@ import { useMemo, useState } from "preact/hooks";
 import { rate, seconds, success } from "../format";
 import { keyOf, useLive } from "../live";
 import { toneOf } from "../parts/status";
+import { Table, number } from "../parts/Table";
 import { serviceLink } from "../router";
 import type { Call, Service } from "../types";
 import { HEIGHT, layOut, OUTSIDE, WIDTH, type Line, type Place } from "./layout";
@@ -61,41 +62,24 @@ export function MapView() {
       </div>
       <section>
         <h2 id="calls">Calls</h2>
-        <div class="panel scroll" role="region" aria-labelledby="calls" tabIndex={0}>
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Caller</th>
-                <th scope="col">Service</th>
-                <th scope="col" class="number">
-                  Requests/s
-                </th>
-                <th scope="col" class="number">
-                  Success
-                </th>
-                <th scope="col" class="number">
-                  p95
-                </th>
+        <Table
+          labelledBy="calls"
+          columns={["Caller", "Service", number("Requests/s"), number("Success"), number("p95")]} empty={!calls.length && <p class="empty">No calls in the last seconds.</p>}
+        >
+          {[...calls]
+            .sort((a, b) => b.rps - a.rps)
+            .map((call) => (
+              <tr key={`${call.caller}>${call.service}`}>
+                <th scope="row">{call.caller ? <a href={serviceLink(call.caller)}>{short(call.caller, several)}</a> : "outside"}</th>
+                <td>
+                  <a href={serviceLink(call.service)}>{short(call.service, several)}</a>
+                </td>
+                <td class="number">{rate(call.rps)}</td>
+                <td class="number">{call.errors === null ? "–" : success(call.rps, call.errors)}</td>
+                <td class="number">{seconds(call.p95)}</td>
               </tr>
-            </thead>
-            <tbody>
-              {[...calls]
-                .sort((a, b) => b.rps - a.rps)
-                .map((call) => (
-                  <tr key={`${call.caller}>${call.service}`}>
-                    <th scope="row">{call.caller ? <a href={serviceLink(call.caller)}>{short(call.caller, several)}</a> : "outside"}</th>
-                    <td>
-                      <a href={serviceLink(call.service)}>{short(call.service, several)}</a>
-                    </td>
-                    <td class="number">{rate(call.rps)}</td>
-                    <td class="number">{call.errors === null ? "–" : success(call.rps, call.errors)}</td>
-                    <td class="number">{seconds(call.p95)}</td>
-                  </tr>
-                ))}
-            </tbody>
-          </table>
-          {!calls.length && <p class="empty">No calls in the last seconds.</p>}
-        </div>
+            ))}
+        </Table>
       </section>
     </>
   );

@@ -7,6 +7,7 @@ import { Chart, EventRow, HeatMap } from "../parts/charts";
 import { Icon, type IconName } from "../parts/icons";
 import { useLoaded } from "../parts/load";
 import { Badge, toneOf, toneOfEvent, toneOfReplica } from "../parts/status";
+import { Table, number } from "../parts/Table";
 import { serviceLink } from "../router";
 import type { Decision, Event, HistoryPoint, LatencyMap, Release, Service } from "../types";
 import { actionsFor, LABELS, pathOf, type ActionName, type Chosen } from "./actions";
@@ -277,68 +278,37 @@ function DecisionList({ service, limit }: { service: Service; limit: number }) {
 
 function Replicas({ service, now, canOperate, onAction }: { service: Service; now: number; canOperate: boolean; onAction: (chosen: Chosen) => void }) {
   return (
-    <div class="panel scroll" role="region" aria-label="Replicas" tabIndex={0}>
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Replica</th>
-            <th scope="col">State</th>
-            <th scope="col" class="number">
-              For
-            </th>
-            <th scope="col" class="number">
-              In flight
-            </th>
-            <th scope="col" class="number">
-              CPU
-            </th>
-            <th scope="col" class="number">
-              Memory
-            </th>
-            <th scope="col" class="number">
-              Restarts
-            </th>
-            <th scope="col">Revision</th>
-            <th scope="col">Node</th>
-            <th scope="col">Address</th>
-            {canOperate && (
-              <th scope="col">
-                <span class="hidden">Actions</span>
-              </th>
-            )}
-          </tr>
-        </thead>
-        <tbody>
-          {service.replicas.map((replica) => (
-            <tr key={replica.name}>
-              <th scope="row">
-                {replica.name}
-                {replica.reason && <span class="reason">{replica.reason}</span>}
-              </th>
-              <td>
-                <Badge tone={toneOfReplica(replica)} text={replica.ejected ? "ejected" : replica.phase} />
-              </td>
-              <td class="number">{ago(replica.since, now)}</td>
-              <td class="number">{replica.in_flight}</td>
-              <td class="number">{replica.cpu === null ? "–" : percent(replica.cpu, 100)}</td>
-              <td class="number">{bytes(replica.memory)}</td>
-              <td class="number">{replica.restarts}</td>
-              <td class="mono">{replica.revision.slice(0, 12)}</td>
-              <td>{replica.node || "–"}</td>
-              <td class="mono">{replica.address || "–"}</td>
-              {canOperate && (
-                <td>
-                  <button type="button" class="small" aria-label={`Drain ${replica.name}`} onClick={() => onAction({ name: "drain", service, replica })}>
-                    Drain
-                  </button>
-                </td>
-              )}
-            </tr>
-          ))}
-        </tbody>
-      </table>
-      {!service.replicas.length && <p class="empty">No replica runs.</p>}
-    </div>
+    <Table
+      label="Replicas"
+      columns={["Replica", "State", number("For"), number("In flight"), number("CPU"), number("Memory"), number("Restarts"), "Revision", "Node", "Address", ...(canOperate ? [{ name: "Actions", hidden: true }] : [])]} empty={!service.replicas.length && <p class="empty">No replica runs.</p>}
+    >
+      {service.replicas.map((replica) => (
+        <tr key={replica.name}>
+          <th scope="row">
+            {replica.name}
+            {replica.reason && <span class="reason">{replica.reason}</span>}
+          </th>
+          <td>
+            <Badge tone={toneOfReplica(replica)} text={replica.ejected ? "ejected" : replica.phase} />
+          </td>
+          <td class="number">{ago(replica.since, now)}</td>
+          <td class="number">{replica.in_flight}</td>
+          <td class="number">{replica.cpu === null ? "–" : percent(replica.cpu, 100)}</td>
+          <td class="number">{bytes(replica.memory)}</td>
+          <td class="number">{replica.restarts}</td>
+          <td class="mono">{replica.revision.slice(0, 12)}</td>
+          <td>{replica.node || "–"}</td>
+          <td class="mono">{replica.address || "–"}</td>
+          {canOperate && (
+            <td>
+              <button type="button" class="small" aria-label={`Drain ${replica.name}`} onClick={() => onAction({ name: "drain", service, replica })}>
+                Drain
+              </button>
+            </td>
+          )}
+        </tr>
+      ))}
+    </Table>
   );
 }
 
@@ -356,38 +326,24 @@ function Releases({ service }: { service: Service }) {
   if (value === null) return <p class="panel empty">Loading …</p>;
   if (!value.length) return <p class="panel empty">No release yet.</p>;
   return (
-    <div class="panel scroll" role="region" aria-label="Releases" tabIndex={0}>
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Release</th>
-            <th scope="col">Outcome</th>
-            <th scope="col">Revision</th>
-            <th scope="col">When</th>
-            <th scope="col">Who</th>
-            <th scope="col">What changed</th>
-          </tr>
-        </thead>
-        <tbody>
-          {value.map((each) => (
-            <tr key={each.number}>
-              <th scope="row">
-                {each.number} <span class="muted">{each.how}</span>
-              </th>
-              <td>
-                <Badge tone={each.outcome === "done" ? "good" : each.outcome === "rolled-back" ? "bad" : "busy"} text={each.outcome} />
-              </td>
-              <td class="mono">{each.revision.slice(0, 12)}</td>
-              <td>{date(each.at)}</td>
-              <td>{each.who}</td>
-              <td class="text">
-                {each.changed}
-                {each.cause && <span class="reason">{each.cause}</span>}
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table label="Releases" columns={["Release", "Outcome", "Revision", "When", "Who", "What changed"]}>
+      {value.map((each) => (
+        <tr key={each.number}>
+          <th scope="row">
+            {each.number} <span class="muted">{each.how}</span>
+          </th>
+          <td>
+            <Badge tone={each.outcome === "done" ? "good" : each.outcome === "rolled-back" ? "bad" : "busy"} text={each.outcome} />
+          </td>
+          <td class="mono">{each.revision.slice(0, 12)}</td>
+          <td>{date(each.at)}</td>
+          <td>{each.who}</td>
+          <td class="text">
+            {each.changed}
+            {each.cause && <span class="reason">{each.cause}</span>}
+          </td>
+        </tr>
+      ))}
+    </Table>
   );
 }

@@ -5,6 +5,7 @@ import { bytes, date, plural } from "../format";
 import { useLive } from "../live";
 import { useLoaded } from "../parts/load";
 import { Badge, type Tone } from "../parts/status";
+import { Table, number } from "../parts/Table";
 import { serviceLink } from "../router";
 import type { Certificate, Job, Node, Schedule } from "../types";
 import { EventList } from "./ServiceView";
@@ -38,32 +39,19 @@ export function JobsView() {
       {value && value.schedules.length > 0 && (
         <section>
           <h2 id="schedules">Schedules</h2>
-          <div class="panel scroll" role="region" aria-labelledby="schedules" tabIndex={0}>
-            <table>
-              <thead>
-                <tr>
-                  <th scope="col">Schedule</th>
-                  <th scope="col">Service</th>
-                  <th scope="col">When</th>
-                  <th scope="col">Next</th>
-                  <th scope="col">Last</th>
-                </tr>
-              </thead>
-              <tbody>
-                {value.schedules.map((each) => (
-                  <tr key={`${each.project}/${each.service}/${each.name}`}>
-                    <th scope="row">{each.name}</th>
-                    <td>
-                      <a href={serviceLink(`${each.project}/${each.service}`)}>{each.service}</a>
-                    </td>
-                    <td class="mono">{each.cron}</td>
-                    <td>{each.next === null ? "never" : date(each.next)}</td>
-                    <td>{each.last ? <Badge tone={JOB_TONES[each.last.state] ?? "bad"} text={each.last.state} /> : "–"}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+          <Table labelledBy="schedules" columns={["Schedule", "Service", "When", "Next", "Last"]}>
+            {value.schedules.map((each) => (
+              <tr key={`${each.project}/${each.service}/${each.name}`}>
+                <th scope="row">{each.name}</th>
+                <td>
+                  <a href={serviceLink(`${each.project}/${each.service}`)}>{each.service}</a>
+                </td>
+                <td class="mono">{each.cron}</td>
+                <td>{each.next === null ? "never" : date(each.next)}</td>
+                <td>{each.last ? <Badge tone={JOB_TONES[each.last.state] ?? "bad"} text={each.last.state} /> : "–"}</td>
+              </tr>
+            ))}
+          </Table>
         </section>
       )}
       <section>
@@ -74,40 +62,23 @@ export function JobsView() {
           </p>
         )}
         {value && value.jobs.length > 0 && (
-          <div class="panel scroll" role="region" aria-labelledby="jobs" tabIndex={0}>
-            <table>
-              <thead>
-                <tr>
-                  <th scope="col">Job</th>
-                  <th scope="col">State</th>
-                  <th scope="col">Service</th>
-                  <th scope="col">Command</th>
-                  <th scope="col">Started</th>
-                  <th scope="col" class="number">
-                    Exit code
-                  </th>
-                  <th scope="col">Why</th>
-                </tr>
-              </thead>
-              <tbody>
-                {value.jobs.slice(0, 200).map((each) => (
-                  <tr key={each.id}>
-                    <th scope="row">{each.id}</th>
-                    <td>
-                      <Badge tone={JOB_TONES[each.state] ?? "bad"} text={each.state} />
-                    </td>
-                    <td>
-                      <a href={serviceLink(`${each.project}/${each.service}`)}>{each.service}</a>
-                    </td>
-                    <td class="mono text">{each.command.join(" ")}</td>
-                    <td>{date(each.started || each.at)}</td>
-                    <td class="number">{each.exit_code ?? "–"}</td>
-                    <td class="text">{each.text || each.cause}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+          <Table labelledBy="jobs" columns={["Job", "State", "Service", "Command", "Started", number("Exit code"), "Why"]}>
+            {value.jobs.slice(0, 200).map((each) => (
+              <tr key={each.id}>
+                <th scope="row">{each.id}</th>
+                <td>
+                  <Badge tone={JOB_TONES[each.state] ?? "bad"} text={each.state} />
+                </td>
+                <td>
+                  <a href={serviceLink(`${each.project}/${each.service}`)}>{each.service}</a>
+                </td>
+                <td class="mono text">{each.command.join(" ")}</td>
+                <td>{date(each.started || each.at)}</td>
+                <td class="number">{each.exit_code ?? "–"}</td>
+                <td class="text">{each.text || each.cause}</td>
+              </tr>
+            ))}
+          </Table>
         )}
       </section>
     </>
@@ -124,34 +95,20 @@ export function CertificatesView() {
       {error && <p class="error">{error}</p>}
       {value && !value.length && <p class="panel empty">No listener has TLS. See docs/proxy.md for certificates from files and from an authority.</p>}
       {value && value.length > 0 && (
-        <div class="panel scroll" role="region" aria-label="Certificates" tabIndex={0}>
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Names</th>
-                <th scope="col">State</th>
-                <th scope="col">Source</th>
-                <th scope="col">Valid until</th>
-                <th scope="col">Next renewal</th>
-                <th scope="col">Last error</th>
-              </tr>
-            </thead>
-            <tbody>
-              {value.map((each) => (
-                <tr key={each.names.join() + each.origin}>
-                  <th scope="row">{each.names.join(", ")}</th>
-                  <td>
-                    <Badge tone={CERTIFICATE_TONES[each.state] ?? "busy"} text={each.state} />
-                  </td>
-                  <td>{each.source}</td>
-                  <td>{date(each.expires_at)}</td>
-                  <td>{date(each.renew_at)}</td>
-                  <td class="text">{each.error}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table label="Certificates" columns={["Names", "State", "Source", "Valid until", "Next renewal", "Last error"]}>
+          {value.map((each) => (
+            <tr key={each.names.join() + each.origin}>
+              <th scope="row">{each.names.join(", ")}</th>
+              <td>
+                <Badge tone={CERTIFICATE_TONES[each.state] ?? "busy"} text={each.state} />
+              </td>
+              <td>{each.source}</td>
+              <td>{date(each.expires_at)}</td>
+              <td>{date(each.renew_at)}</td>
+              <td class="text">{each.error}</td>
+            </tr>
+          ))}
+        </Table>
       )}
     </>
   );
@@ -195,54 +152,32 @@ export function NodesView() {
           </div>
         </dl>
       )}
-      <div class="panel scroll" role="region" aria-label="Nodes" tabIndex={0}>
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">Node</th>
-              <th scope="col">State</th>
-              <th scope="col">Role</th>
-              <th scope="col" class="number">
-                Replicas
-              </th>
-              <th scope="col" class="number">
-                CPUs in use
-              </th>
-              <th scope="col" class="number">
-                CPUs reserved
-              </th>
-              <th scope="col" class="number">
-                Memory reserved
-              </th>
-              <th scope="col">Engine</th>
-            </tr>
-          </thead>
-          <tbody>
-            {(nodes ?? []).map((node) => (
-              <tr key={node.name}>
-                <th scope="row">
-                  {node.name}
-                  {(node.drain || node.problem) && <span class="reason">{node.drain || node.problem}</span>}
-                </th>
-                <td>
-                  <Badge tone={toneOfNode(node)} text={node.availability === "active" ? node.state : node.availability} />
-                </td>
-                <td>{node.role || "–"}</td>
-                <td class="number">{node.replicas}</td>
-                <td class="number">{(cores.get(node.name) ?? 0).toFixed(2)}</td>
-                <td class="number">
-                  {node.reserved_cpus.toFixed(1)}/{node.cpus.toFixed(0)}
-                </td>
-                <td class="number">
-                  {bytes(node.reserved_memory)} of {bytes(node.memory)}
-                </td>
-                <td>{node.engine || "–"}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-        {nodes !== null && !nodes.length && <p class="empty">The runtime reports no node.</p>}
-      </div>
+      <Table
+        label="Nodes"
+        columns={["Node", "State", "Role", number("Replicas"), number("CPUs in use"), number("CPUs reserved"), number("Memory reserved"), "Engine"]} empty={nodes !== null && !nodes.length && <p class="empty">The runtime reports no node.</p>}
+      >
+        {(nodes ?? []).map((node) => (
+          <tr key={node.name}>
+            <th scope="row">
+              {node.name}
+              {(node.drain || node.problem) && <span class="reason">{node.drain || node.problem}</span>}
+            </th>
+            <td>
+              <Badge tone={toneOfNode(node)} text={node.availability === "active" ? node.state : node.availability} />
+            </td>
+            <td>{node.role || "–"}</td>
+            <td class="number">{node.replicas}</td>
+            <td class="number">{(cores.get(node.name) ?? 0).toFixed(2)}</td>
+            <td class="number">
+              {node.reserved_cpus.toFixed(1)}/{node.cpus.toFixed(0)}
+            </td>
+            <td class="number">
+              {bytes(node.reserved_memory)} of {bytes(node.memory)}
+            </td>
+            <td>{node.engine || "–"}</td>
+          </tr>
+        ))}
+      </Table>
     </>
   );
 }
