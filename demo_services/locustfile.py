@@ -75,7 +75,9 @@ class Guest(FastHttpUser):
             stream=True,
             catch_response=True,
         ) as response:
-            text = b"".join(response.iter_content(1024)) if response.status_code == 200 else b""
+            text = b""
+            if response.status_code == 200:
+                text = b"".join(response.iter_content(1024, decode_content=False))
             if b"event: end" not in text:
                 response.failure(
                     f"status {response.status_code}, stream cut after {len(text)} bytes"
@@ -102,9 +104,11 @@ def follow_totals(environment: Environment, **_: object) -> None:
 
     def write() -> None:
         total = environment.stats.total
+        # A guest that ends with an exception has failed too, though locust counts no request.
+        broken = list(environment.runner.exceptions.values()) if environment.runner else []
         figures = {
             "served": total.num_requests - total.num_failures,
-            "failed": total.num_failures,
+            "failed": total.num_failures + sum(each["count"] for each in broken),
             "users": environment.runner.user_count if environment.runner else 0,
             "rps": total.current_rps,
             "p50_ms": total.get_response_time_percentile(0.5),
@@ -113,6 +117,10 @@ def follow_totals(environment: Environment, **_: object) -> None:
             "errors": [
                 {"request": f"{e.method} {e.name}", "error": str(e.error), "count": e.occurrences}
                 for e in environment.stats.errors.values()
+            ]
+            + [
+                {"request": "a guest", "error": each["msg"], "count": each["count"]}
+                for each in broken
             ],
         }
         with open(f"{path}.part", "w") as file:
