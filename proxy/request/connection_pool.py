@@ -8,7 +8,9 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import uvloop
 
 from proxy.state.endpoint_state import EndpointState
 from proxy.transport.proxy_header import NO_ADDRESS, build_header
@@ -180,6 +182,23 @@ async def _connect_socket(
         raise
 
 
+async def hand_over(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.Protocol, **tls: Any
+) -> None:
+    """Make a transport of a connected socket. It owns the descriptor from then on. `tls`: the
+    arguments of `loop.create_connection` about TLS."""
+    ended = True
+    try:
+        transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **tls)
+        ended = transport.is_closing()
+    finally:
+        if ended and isinstance(loop, uvloop.Loop):
+            # A connection that ends before uvloop has returned it leaves the socket object open
+            # after its descriptor was closed. The object would close the number once more when it
+            # is collected: by then it may be another connection's.
+            sock.detach()
+
+
 async def dial(
     loop: asyncio.AbstractEventLoop,
     endpoint: EndpointState,
@@ -201,7 +220,7 @@ async def dial(
                 loop, endpoint.hosts(), where.port, remote=bool(where.node)
             )
             endpoint.record_accepting(host)
-            await loop.create_connection(lambda: protocol, sock=sock)
+            await hand_over(loop, sock, protocol)
         else:
             await loop.create_connection(lambda: protocol, where.host, where.port)
     except OSError as error:
@@ -232,12 +251,13 @@ async def _dial_prepared(
         # A new connection takes far more bytes at once than the header has.
         sock.send(build_header(endpoint.proxy_protocol, address))
     if tls is None:
-        await loop.create_connection(lambda: protocol, sock=sock)
+        await hand_over(loop, sock, protocol)
         return
     try:
-        await loop.create_connection(
-            lambda: protocol,
-            sock=sock,
+        await hand_over(
+            loop,
+            sock,
+            protocol,
             ssl=context,
             server_hostname=tls.server_name,
             ssl_handshake_timeout=HANDSHAKE_SECONDS,
