@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import grpc
 from aiohttp import web
@@ -97,15 +98,20 @@ def build(replica: Replica) -> Any:
     return server
 
 
+def locate_service(url: str) -> tuple[str, str]:
+    """Return the target of a gRPC channel to `url`, a base URL of the mesh, and the part of the
+    path that its methods have in common."""
+    where = urlsplit(url)
+    # The URL of a local process has a path, which identifies the caller; the path of a call begins
+    # with it. Without a port gRPC would connect to 443.
+    return f"{where.hostname}:{where.port or 80}", f"{where.path.rstrip('/')}/{SERVICE}"
+
+
 class Couriers:
     """A client of the service at `url`, a base URL of the mesh. Needs a running event loop."""
 
     def __init__(self, url: str) -> None:
-        where = url.removeprefix("http://").rstrip("/")
-        # The URL of a local process has a path, which identifies the caller; the path of a call
-        # begins with it.
-        target, slash, path = where.partition("/")
-        base = f"{slash}{path}/{SERVICE}"
+        target, base = locate_service(url)
         self._channel = grpc.aio.insecure_channel(target)
         self._locate = self._channel.unary_unary(f"{base}/Locate", encode, decode)
         self._follow = self._channel.unary_stream(f"{base}/Follow", encode, decode)

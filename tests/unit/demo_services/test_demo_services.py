@@ -140,6 +140,18 @@ async def courier_service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Repl
     await server.stop(0)
 
 
+@pytest.mark.parametrize(
+    ("url", "target", "path"),
+    [
+        ("http://couriers", "couriers:80", "/food.Couriers"),
+        ("http://couriers:8080/", "couriers:8080", "/food.Couriers"),
+        ("http://127.0.0.1:9/t/abc/couriers", "127.0.0.1:9", "/t/abc/couriers/food.Couriers"),
+    ],
+)
+def test_couriers_is_found_at_a_base_url(url: str, target: str, path: str) -> None:
+    assert couriers.locate_service(url) == (target, path)
+
+
 async def test_tracking_asks_couriers_for_a_position(courier_service: Replica) -> None:
     async for http in client(tracking.build(replica())):
         answer = await (await http.get("/tracking/abc/position")).json()
