@@ -13,8 +13,9 @@ from typing import Final
 from meshd.model.service_key import port_key, service_key
 from meshd.spec.model import Project, PublishedPort, Service
 
-FREE_PORTS: Final = range(49153, 65536)
-"""Ports for services that leave the choice to the host; the engine uses the same range."""
+FREE_PORTS: Final = range(61000, 65536)
+"""Ports for services that leave the choice to the host: above those that Linux gives to outgoing
+connections by default, so that none of them is in the way."""
 _SNI_HINT: Final = ", or give both different server names: x-mesh.tcp: [{port: …, sni: …}]"
 _WILDCARDS: Final = frozenset(("", "0.0.0.0", "::"))
 
