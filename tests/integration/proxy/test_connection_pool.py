@@ -14,14 +14,14 @@ class Ended(asyncio.Protocol):
     """A protocol that ends its connection as soon as it has one."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.Transport, transport).abort()
+        cast("asyncio.Transport", transport).abort()
 
 
 class Kept(asyncio.Protocol):
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast("asyncio.Transport", transport)
 
 
 @on_uvloop
