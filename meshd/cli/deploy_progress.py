@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from meshd.api.client import Client, NoDaemon
 from meshd.api.dto import DeployResult, ServiceStatus
 from meshd.cli import output
+from meshd.cli.bars import Bar, draw_bars
 from meshd.model.release import Release
 
 POLL_SECONDS: Final = 0.2
@@ -31,11 +33,14 @@ ENDING_PHASES: Final = ("draining", "stopping", "gone", "failed", "completed")
 
 @dataclass(frozen=True, slots=True)
 class ServiceProgress:
-    """Progress of one service; `complete`: its new replicas are ready and the old ones gone."""
+    """Progress of one service; `complete`: its new replicas are ready and the old ones gone.
+    `done` of `total` replicas are where they should be; those to be replaced are not."""
 
     service: str
     text: str
     complete: bool
+    done: int = 0
+    total: int = 0
 
 
 class ProgressReport:
@@ -77,7 +82,7 @@ class ProgressReport:
             word = "completed" if completed and not ready else "ready"
             count = f"{ready + completed}/{service.desired}"
             text = f"{word} {count} after {after:.1f} s{stage}"
-            return ServiceProgress(service.name, text, complete=True)
+            return ServiceProgress(service.name, text, complete=True, done=1, total=1)
         self._ready_at.pop(service.name, None)
         reasons = [r.reason for r in new if r.reason and r.phase not in ENDING_PHASES]
         if not reasons and not new and service.waiting:
@@ -88,7 +93,13 @@ class ProgressReport:
         if stage and detailed and service.analysis:
             stage += f" ({service.analysis})"
         text = f"{word} {ready}/{service.desired} ready{remaining}{reason}{stage}"
-        return ServiceProgress(service.name, text, complete=False)
+        return ServiceProgress(
+            service.name,
+            text,
+            complete=False,
+            done=ready + completed,
+            total=max(service.desired, len(new)) + old,
+        )
 
 
 async def follow(
@@ -144,15 +155,12 @@ def _live_display() -> Live:
     return Live(console=output.console(), refresh_per_second=REFRESH_PER_SECOND)
 
 
-def _render(report: ProgressReport, services: list[ServiceStatus], now: float) -> Text:
-    width = max((len(service.name) for service in services), default=0)
-    text = Text()
-    for progress in report.describe(services, now):
-        mark, style = ("✓", "green") if progress.complete else ("·", "yellow")
-        text.append(f" {mark} ", style=style)
-        text.append(f"{progress.service.ljust(width)}  {progress.text}\n")
-    text.append(f"   {now:.1f} s", style="dim")
-    return text
+def _render(report: ProgressReport, services: list[ServiceStatus], now: float) -> Group:
+    bars = [
+        Bar(each.service, each.done, each.total, each.text, each.complete)
+        for each in report.describe(services, now)
+    ]
+    return Group(draw_bars(bars), Text(f"   {now:.1f} s", style="dim"))
 
 
 def later_releases(begun: Collection[Release], newest: Collection[Release]) -> list[Release]:

@@ -5,15 +5,16 @@ Used by `up`, `deploy` and `rollout undo`, before `deploy_progress` shows the re
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from rich.live import Live
-from rich.text import Text
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
 from meshd.api.dto import ImageStatus
 from meshd.cli import output
+from meshd.cli.bars import Bar, draw_bars
 
 POLL_SECONDS: Final = 0.5
 """Seconds between two requests for the progress."""
@@ -23,6 +24,8 @@ REFRESH_PER_SECOND: Final = 4
 """Redraws per second of the live display."""
 MEGABYTE: Final = 1_000_000
 """Bytes; registries and the Docker client count in decimal megabytes."""
+_STEPS: Final = re.compile(r"\b(\d+)/(\d+)(?= :|\])")
+"""Which step of a build: `Step 2/5 : RUN …` of the engine, `#7 [2/5] RUN …` of BuildKit."""
 T = TypeVar("T")
 
 
@@ -34,6 +37,13 @@ def describe_image(image: ImageStatus) -> str:
         done, total = image.current / MEGABYTE, image.total / MEGABYTE
         details.append(f"{done:.1f} of {total:.1f} MB")
     return f"{image.service}: {words}" + (f" ({', '.join(details)})" if details else "")
+
+
+def image_bar(image: ImageStatus) -> Bar:
+    """Return the bar of one image: of the bytes known so far, or of the steps of a build."""
+    steps = _STEPS.search(image.detail) if image.action == "build" else None
+    done, total = map(int, steps.groups()) if steps else (image.current, image.total)
+    return Bar(image.service, done, total, describe_image(image).partition(": ")[2])
 
 
 class ImageLines:
@@ -81,7 +91,7 @@ async def _show(client: Client) -> None:
             with contextlib.suppress(NoDaemon, ApiFailure):
                 images = (await client.status()).images
                 if live is not None:
-                    live.update(Text("\n".join(map(describe_image, images))))
+                    live.update(draw_bars([image_bar(image) for image in images]))
                 else:
                     for line in lines.new_lines(images, loop.time()):
                         output.print_line(line)

@@ -3,7 +3,8 @@
 import pytest
 
 from meshd.api.dto import ImageStatus
-from meshd.cli.image_progress import ImageLines, describe_image
+from meshd.cli.bars import Bar
+from meshd.cli.image_progress import ImageLines, describe_image, image_bar
 
 PULL = ImageStatus("postgres:16", "db", "pull", "2 of 14 layers", 1_500_000, 130_000_000, 1.0)
 
@@ -21,6 +22,25 @@ PULL = ImageStatus("postgres:16", "db", "pull", "2 of 14 layers", 1_500_000, 130
 )
 def test_one_line_describes_an_image(image: ImageStatus, text: str) -> None:
     assert describe_image(image) == text
+
+
+@pytest.mark.parametrize(
+    ("action", "detail", "size", "done", "total"),
+    [
+        ("pull", "2 of 14 layers", (15, 130), 15, 130),
+        ("pull", "", (0, 0), 0, 0),
+        ("build", "Step 2/5 : RUN cp 1/2 /x", (0, 0), 2, 5),
+        ("build", "#7 [web 2/5] RUN cp 1/2 /x", (0, 0), 2, 5),
+        ("build", "#1 [internal] load build definition", (0, 0), 0, 0),
+        ("build", "", (0, 0), 0, 0),
+    ],
+)
+def test_a_bar_shows_how_far_an_image_is(
+    action: str, detail: str, size: tuple[int, int], done: int, total: int
+) -> None:
+    image = ImageStatus("a:1", "web", action, detail, *size)
+    text = describe_image(image).removeprefix("web: ")
+    assert image_bar(image) == Bar("web", done, total, text)
 
 
 def test_a_line_is_repeated_after_a_while_if_it_changed() -> None:

@@ -167,7 +167,7 @@ def test_progress_shows_the_stage_and_a_rollback() -> None:
     more = msgspec.structs.replace(tried, analysis="tried on 9 of 200 requests")
     assert report.changes([more], 2.0) == []
     assert report.describe([more], 2.0) == [
-        ServiceProgress("web", f"{text} (tried on 9 of 200 requests)", False)
+        ServiceProgress("web", f"{text} (tried on 9 of 200 requests)", False, 1, 4)
     ]
     back = msgspec.structs.replace(both, revision="r1", stage="going back")
     assert report.changes([back], 3.0) == [
