@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 BAR_COLUMNS: Final = 20
-"""Terminal columns of a bar: the text beside it keeps 50 of the usual 80."""
+"""Terminal columns of a bar: the text after it keeps 50 of the usual 80."""
 
 
 @dataclass(frozen=True, slots=True)
