@@ -12,7 +12,8 @@ import os
 import signal
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ import grpc
 from aiohttp import web
 
 from demo_services.replica import Replica, Work, listen_host, work_from_environment
+from demo_services.tracing import outgoing
 
 Message = dict[str, Any]
 SERVICE: Final = "food.Couriers"
@@ -69,16 +71,27 @@ def build(replica: Replica) -> Any:
         except web.HTTPInternalServerError:
             await context.abort(grpc.StatusCode.INTERNAL, "injected fault")
 
+    @contextmanager
+    def traced(method: str, context: Any) -> Iterator[None]:
+        headers = {key: str(value) for key, value in context.invocation_metadata() or ()}
+        with replica.tracer.span(f"{SERVICE}/{method}", headers) as span:
+            yield
+            if span is not None:
+                span.attributes["rpc.system"] = "grpc"
+                span.failed = False
+
     async def locate(request: Message, context: Any) -> Message:
-        await work(context)
-        return {**position(request["order"], time.time()), "couriers": replica.version}
+        with traced("Locate", context):
+            await work(context)
+            return {**position(request["order"], time.time()), "couriers": replica.version}
 
     async def follow(request: Message, context: Any) -> AsyncIterator[Message]:
-        await work(context)
-        end = time.monotonic() + min(float(request["seconds"]), MAX_SECONDS)
-        while time.monotonic() < end:
-            yield {**position(request["order"], time.time()), "couriers": replica.version}
-            await asyncio.sleep(INTERVAL)
+        with traced("Follow", context):
+            await work(context)
+            end = time.monotonic() + min(float(request["seconds"]), MAX_SECONDS)
+            while time.monotonic() < end:
+                yield {**position(request["order"], time.time()), "couriers": replica.version}
+                await asyncio.sleep(INTERVAL)
 
     async def check(_: bytes, __: Any) -> bytes:
         return SERVING
@@ -107,6 +120,11 @@ def locate_service(url: str) -> tuple[str, str]:
     return f"{where.hostname}:{where.port or 80}", f"{where.path.rstrip('/')}/{SERVICE}"
 
 
+def continued() -> tuple[tuple[str, str], ...]:
+    """Return the metadata of a call that continues the trace of the current request."""
+    return tuple(outgoing().items())
+
+
 class Couriers:
     """A client of the service at `url`, a base URL of the mesh. Needs a running event loop."""
 
@@ -118,13 +136,15 @@ class Couriers:
 
     def locate(self, order: str) -> Awaitable[Message]:
         """Return the position of a courier. Raises grpc.RpcError."""
-        answer: Awaitable[Message] = self._locate({"order": order}, timeout=15)
+        request, metadata = {"order": order}, continued()
+        answer: Awaitable[Message] = self._locate(request, timeout=15, metadata=metadata)
         return answer
 
     def follow(self, order: str, seconds: float) -> AsyncIterator[Message]:
         """Return a stream of positions that lasts `seconds`. It raises grpc.RpcError."""
         request = {"order": order, "seconds": seconds}
-        answers: AsyncIterator[Message] = self._follow(request).__aiter__()
+        call = self._follow(request, metadata=continued())
+        answers: AsyncIterator[Message] = call.__aiter__()
         return answers
 
     async def close(self) -> None:
@@ -143,6 +163,7 @@ async def serve(work: Work) -> None:
     print(f"couriers v{replica.version} ready", flush=True)
     await ended.wait()
     await server.stop(GRACE_SECONDS)
+    await asyncio.to_thread(replica.tracer.close)
 
 
 if __name__ == "__main__":

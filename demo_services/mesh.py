@@ -25,13 +25,15 @@ class MeshError(Exception):
 class Mesh:
     """A daemon of the scenario, with a separate state directory.
 
-    `environment` holds the variables that the Compose file uses.
+    `environment` holds the variables that the Compose file uses. The proxy sends spans to the
+    collector at `otlp`, a URL; empty: it records none.
     """
 
     state: Path
     runtime: str
     listen: str
     environment: dict[str, str] = field(default_factory=dict)
+    otlp: str = ""
     _session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -70,6 +72,7 @@ class Mesh:
         await self.command(
             "up", "-f", str(COMPOSE), "--runtime", self.runtime, "--listen", self.listen,
             "--metrics", "127.0.0.1:0", "--workers", "2", "--no-adopt", "--detach",
+            *(("--otlp", self.otlp, "--otlp-sample", "100%") if self.otlp else ()),
             quiet=False,
         )  # fmt: skip
 

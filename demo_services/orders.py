@@ -14,6 +14,7 @@ from aiohttp import web
 
 from demo_services.document_store import DocumentStore
 from demo_services.replica import Replica, Work, mesh_url, serve
+from demo_services.tracing import outgoing
 
 SESSION = web.AppKey("session", aiohttp.ClientSession)
 STORE = web.AppKey("store", DocumentStore)
@@ -27,9 +28,12 @@ async def call(
     session: aiohttp.ClientSession, method: str, service: str, path: str, **arguments: Any
 ) -> Any:
     """Call another service and return its JSON response. Status 401 and 404 are passed on; any
-    other failure raises DependencyError, which names the service and the problem."""
+    other failure raises DependencyError, which names the service and the problem. The call is part
+    of the trace of the current request."""
+    headers = {**arguments.pop("headers", {}), **outgoing()}
+    url = mesh_url(service) + path
     try:
-        async with session.request(method, mesh_url(service) + path, **arguments) as response:
+        async with session.request(method, url, headers=headers, **arguments) as response:
             if response.status in (401, 404):
                 text = await response.text()
                 raise (

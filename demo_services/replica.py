@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from demo_services.tracing import passing_on, tracer_from_environment
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -79,6 +81,7 @@ class Replica:
         self.work = work
         self.version = os.environ.get("APP_VERSION", "1")
         self.faults = Faults()
+        self.tracer = tracer_from_environment(service)
         self._slots = asyncio.Semaphore(work.concurrency)
         self._waiting = 0
         self._random = random.Random()
@@ -112,12 +115,31 @@ class Replica:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Add the names of the replica and its version to every response."""
-        response = await handler(request)
+        """Add the names of the replica and its version to every response, and a span to the trace
+        of the request."""
+        response = await self._trace(request, handler)
         if not response.prepared:
             response.headers["X-Replica"] = os.environ.get("MESH_REPLICA", str(os.getpid()))
             response.headers["X-Version"] = self.version
         return response
+
+    async def _trace(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        route = request.match_info.route.resource
+        name = f"{request.method} {route.canonical if route is not None else ''}".strip()
+        with self.tracer.span(name, request.headers) as span, passing_on(span, request.headers):
+            if span is None:
+                return await handler(request)
+            span.attributes |= {
+                "http.request.method": request.method,
+                "url.path": request.path,
+            }
+            try:
+                response = await handler(request)
+            except web.HTTPException as error:
+                span.end_with(error.status)
+                raise
+            span.end_with(response.status)
+            return response
 
     async def health(self, _: web.Request) -> web.Response:
         """Handle `GET /healthz`."""
@@ -155,14 +177,24 @@ def work_from_environment(default: Work) -> Work:
     )
 
 
+def complete(app: web.Application, replica: Replica) -> None:
+    """Add to the application of one replica what all services have."""
+
+    async def end_traces(_: web.Application) -> None:
+        await asyncio.to_thread(replica.tracer.close)
+
+    app.middlewares.append(replica.middleware)
+    app.on_cleanup.append(end_traces)
+    app.router.add_get("/healthz", replica.health)
+    if os.environ.get("DEMO_FAULTS") == "1":
+        app.router.add_post("/_fault", replica.fault)
+
+
 def serve(service: str, work: Work, build: Callable[[Replica], web.Application]) -> None:
     """Run one replica until SIGTERM, then finish the requests in flight."""
     replica = Replica(service, work_from_environment(work))
     app = build(replica)
-    app.middlewares.append(replica.middleware)
-    app.router.add_get("/healthz", replica.health)
-    if os.environ.get("DEMO_FAULTS") == "1":
-        app.router.add_post("/_fault", replica.fault)
+    complete(app, replica)
     web.run_app(
         app,
         host=listen_host(),

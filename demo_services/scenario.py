@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from demo_services import image, screen
+from demo_services import image, screen, tracing
 from demo_services.actions import (
     Observations,
     describe_scaling,
@@ -48,6 +48,10 @@ def parse_arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--listen", default="", help="address of the proxy (default: 127.0.0.1:8080)"
     )
+    parser.add_argument(
+        "--otlp", default="", metavar="URL",
+        help="send the spans of the proxy and of the services to this collector (OTLP over HTTP)",
+    )  # fmt: skip
     return parser.parse_args(given)
 
 
@@ -162,7 +166,9 @@ async def run(options: argparse.Namespace, folder: Path) -> int:
     data.mkdir()
     environment = {"DEMO_FAULTS": "1", "DEMO_IMAGE": image.IMAGE}
     environment |= {"DEMO_DATA": str(data)} if runtime == "process" else {"DEMO_BASE": base}
-    async with Mesh(folder / "state", runtime, address, environment) as mesh:
+    if options.otlp:
+        environment[tracing.ENDPOINT] = options.otlp
+    async with Mesh(folder / "state", runtime, address, environment, options.otlp) as mesh:
         await mesh.up()
         try:
             observations = Observations(started=time.monotonic())

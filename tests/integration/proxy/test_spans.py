@@ -2,7 +2,6 @@
 `traceparent` that it got."""
 
 import asyncio
-import gzip
 import re
 import signal
 import subprocess
@@ -12,52 +11,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession, UnixConnector, web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from aiohttp import ClientSession, UnixConnector
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.processes.supervised import Supervised
+from tests.support.otlp_collector import Collector, attributes, serve_collector
 from tests.support.proxy_scene import Client, Origin, Visit, get
 from tests.support.waiting import wait_until
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-
-
-class Collector:
-    """An OTLP/HTTP receiver. While `refuses` is set, it rejects everything."""
-
-    def __init__(self) -> None:
-        self.requests: list[ExportTraceServiceRequest] = []
-        self.refuses = False
-        self.refused = 0
-
-    async def take(self, request: web.Request) -> web.Response:
-        if self.refuses:
-            self.refused += 1
-            return web.Response(status=400)
-        body = await request.read()
-        if body[:2] == b"\x1f\x8b":
-            body = gzip.decompress(body)
-        assert request.content_type == "application/x-protobuf"
-        self.requests.append(ExportTraceServiceRequest.FromString(body))
-        return web.Response()
-
-    def spans(self) -> dict[str, Span]:
-        """Return the spans by the path of their request."""
-        return {
-            attributes(span)["url.path"]: span
-            for request in self.requests
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        }
-
-
-def attributes(span: Span) -> dict[str, str]:
-    return {
-        each.key: str(getattr(each.value, each.value.WhichOneof("value")))
-        for each in span.attributes
-    }
 
 
 async def origin(visit: Visit) -> None:
@@ -71,28 +33,20 @@ async def origin(visit: Visit) -> None:
 
 @asynccontextmanager
 async def scene(tmp_path: Path, text: str) -> AsyncIterator[tuple[Collector, Supervised, str, str]]:
-    collector = Collector()
-    app = web.Application()
-    app.router.add_post("/v1/traces", collector.take)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    behind = await Origin(origin).start()
-    file = tmp_path / "front.yml"
-    file.write_text(
-        f"listen: 127.0.0.1:0\nto: 127.0.0.1:{behind.port}\nadmin: unix:{tmp_path}/admin\n"
-        f"otlp: {{endpoint: 'http://127.0.0.1:{port}', service_name: edge, {text}}}\n"
-    )
-    argv = [sys.executable, "-m", "meshd.cli.main", "proxy", "--config", str(file)]
-    running = Supervised(argv, tmp_path / "log")
-    try:
-        yield collector, running, await running.listening(), f"{tmp_path}/admin"
-    finally:
-        running.close()
-        behind.stop()
-        await runner.cleanup()
+    async with serve_collector() as (collector, url):
+        behind = await Origin(origin).start()
+        file = tmp_path / "front.yml"
+        file.write_text(
+            f"listen: 127.0.0.1:0\nto: 127.0.0.1:{behind.port}\nadmin: unix:{tmp_path}/admin\n"
+            f"otlp: {{endpoint: '{url}', service_name: edge, {text}}}\n"
+        )
+        argv = [sys.executable, "-m", "meshd.cli.main", "proxy", "--config", str(file)]
+        running = Supervised(argv, tmp_path / "log")
+        try:
+            yield collector, running, await running.listening(), f"{tmp_path}/admin"
+        finally:
+            running.close()
+            behind.stop()
 
 
 async def ask(address: str, path: str, *lines: str) -> str:
