@@ -38,12 +38,15 @@ class FrameGuard:
 
     - `ignored`: number of frames without any effect in the last piece: PRIORITY, and types that are
       unknown.
+    - `accepted`: bytes of the last piece before the frame that ends the connection; meaningful only
+      if there is one.
     """
 
-    __slots__ = ("_floor", "_header", "_highest", "_open", "_skip", "ignored")
+    __slots__ = ("_floor", "_header", "_highest", "_open", "_skip", "accepted", "ignored")
 
     def __init__(self) -> None:
         self.ignored = 0
+        self.accepted = 0
         self._skip = PREFACE_SIZE
         self._header = b""
         self._highest = 0
@@ -53,7 +56,8 @@ class FrameGuard:
     def scan(self, data: bytes) -> int:
         """Return the error code of the first frame that ends the connection; FINE if none does."""
         self.ignored = 0
-        if self._header:
+        before = len(self._header)
+        if before:
             data = self._header + data
             self._header = b""
         at = self._skip
@@ -66,6 +70,7 @@ class FrameGuard:
             if kind <= _RST_STREAM:
                 code = self._check(kind, data[at + 4], stream)
                 if code != FINE:
+                    self.accepted = max(0, at - before)
                     return code
             elif kind > _LAST_TYPE and kind != _PRIORITY_UPDATE:
                 self.ignored += 1

@@ -170,6 +170,7 @@ class Http2Connection(ClientConnection):
             guard = self._guard
             code = guard.scan(data)
             if code != FINE:
+                self._handle(self.codec.receive(data[: guard.accepted]), now)
                 self.codec.terminate(code)
             else:
                 if guard.ignored and not self._budget.take_controls(guard.ignored, now):
@@ -200,7 +201,7 @@ class Http2Connection(ClientConnection):
                         index += 1
                 self._begin(event, body, now)
             elif isinstance(event, StreamClosed):
-                self._close_stream(event.stream_id, event.error_code, now)
+                self._close_stream(event.stream_id, now)
             elif isinstance(event, DataReceived):
                 self._read_data(event, now)
             else:
@@ -318,8 +319,7 @@ class Http2Connection(ClientConnection):
         plane = self.plane
         known = dict(fields)
         method = known.get(b":method", b"")
-        line = b"%b %b HTTP/2" % (method, known.get(b":path", b""))
-        accounting.record_rejected(plane, self.peer, bad.status, line, bad.reason)
+        accounting.record_rejected(plane, self.peer, bad.status, request_line(known), bad.reason)
         head, _, body = build_response(
             bad.status,
             bad.reason,
@@ -345,12 +345,13 @@ class Http2Connection(ClientConnection):
         else:
             stream.data_received(data, complete=complete)
 
-    def _close_stream(self, number: int, code: int, now: float) -> None:
+    def _close_stream(self, number: int, now: float) -> None:
         """Forget a stream that has ended on both sides, or that was reset. One that is unknown was
         refused by the codec: its request was not valid."""
         stream = self.streams.pop(number, None)
         if stream is None:
-            if code == ErrorCode.PROTOCOL_ERROR and self._stage != _ENDED:
+            # The code is that of the client if it reset the stream before it got ours.
+            if self._stage != _ENDED:
                 self._record_rejected("a request that HTTP/2 forbids")
             return
         self.plane.stream_over(stream)
@@ -447,6 +448,11 @@ class Http2Connection(ClientConnection):
 
     def _fail(self, failed: ConnectionFailed) -> None:
         if self._stage != _ENDED:
+            for event in self.codec.events():
+                # Requests before the error: the last GOAWAY says that none of them is served.
+                if isinstance(event, RequestReceived):
+                    line = request_line(dict(event.headers))
+                    accounting.record_rejected(self.plane, self.peer, 400, line, str(failed))
             self._record_rejected(str(failed))
         if self.transport is not None:
             self.transport.write(failed.last_bytes)
@@ -522,3 +528,8 @@ class Http2Connection(ClientConnection):
 
     def may_send_request(self) -> bool:
         return self._stage != _ENDED
+
+
+def request_line(fields: dict[bytes, bytes]) -> bytes:
+    """Return the request line for the access log, by the fields of a request."""
+    return b"%b %b HTTP/2" % (fields.get(b":method", b""), fields.get(b":path", b""))

@@ -55,6 +55,23 @@ def test_frames_are_checked_however_they_arrive(name: str, pieces: str) -> None:
     assert [code for code in codes if code != FINE][:1] == ([expected] if expected != FINE else [])
 
 
+@pytest.mark.parametrize("split", [0, 4, 15, 24])
+def test_what_precedes_a_bad_frame_is_known(split: int) -> None:
+    """However the pieces are cut; `split` bytes of the last frames arrive alone."""
+    guard = FrameGuard()
+    guard.scan(PREFACE)
+    good, bad = frame(HEADERS, 1, END, b"abcdef"), frame(DATA, 1)
+    data = good + bad
+    if split:
+        assert guard.scan(data[:split]) in (FINE, STREAM_CLOSED)
+    if split < len(data):
+        assert guard.scan(data[split:]) == STREAM_CLOSED
+        split, left = 0, max(0, len(good) - split)
+    else:
+        left = len(good)
+    assert guard.accepted == left
+
+
 def test_frames_without_effect_are_counted() -> None:
     guard = FrameGuard()
     guard.scan(PREFACE + frame(PRIORITY, 1, payload=bytes(5)) + frame(0x42, 0) + frame(SETTINGS, 0))
