@@ -20,10 +20,21 @@ def is_balanced_service(service: DesiredService) -> bool:
     return (
         not service.adopted
         and not service.spec.is_global
+        and service.spec.mesh.placement.strategy == "spread"
         and not service.stops_first
         and not volumes
         and not service.rollout.is_unfinished
     )
+
+
+def _nodes_to_avoid(service: DesiredService, replicas: Mapping[str, Sequence[Replica]]) -> set[str]:
+    """Return the nodes with replicas of services that this one is to be apart from."""
+    project = service.key.partition("/")[0]
+    return {
+        replica.node
+        for name in service.spec.mesh.placement.apart_from
+        for replica in replicas.get(f"{project}/{name}", ())
+    }
 
 
 def moving(replicas: Sequence[Replica]) -> bool:
@@ -44,7 +55,8 @@ def next_move(
         group = replicas.get(service.key, ())
         if not is_balanced_service(service) or moving(group):
             continue
-        allowed = allowed_nodes(service.spec, active)
+        apart = _nodes_to_avoid(service, replicas)
+        allowed = [n for n in allowed_nodes(service.spec, active) if n.name not in apart]
         counts = Counter(replica.node for replica in group)
         if len(allowed) < 2:
             continue
@@ -69,7 +81,8 @@ def count_moves(
     for service in services:
         if not is_balanced_service(service):
             continue
-        allowed = allowed_nodes(service.spec, active)
+        apart = _nodes_to_avoid(service, replicas)
+        allowed = [n for n in allowed_nodes(service.spec, active) if n.name not in apart]
         names = Counter({node.name: 0 for node in allowed})
         for replica in replicas.get(service.key, ()):
             if replica.node in names:

@@ -14,7 +14,7 @@ from meshd.runtime.docker.images.build_parameters import (
     services_as_contexts,
 )
 from meshd.runtime.swarm import limits
-from meshd.spec.model import Build, Project, Service
+from meshd.spec.model import Build, PlacementSettings, Project, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,8 @@ def _needs_swarm(service: Service) -> Iterator[str]:
         yield f"the constraint {', '.join(service.swarm_constraints)} has an effect in a Swarm only"
     if service.spread or service.max_per_node:
         yield "preferences and max_replicas_per_node have an effect in a Swarm only"
+    if service.mesh.placement != PlacementSettings():
+        yield "x-mesh.placement has an effect in a Swarm only"
 
 
 def _missing(service: Service, can: Capabilities) -> list[NewerFeature]:

@@ -149,6 +149,7 @@ class _ProjectReader:
         backups = self._read_backups(sections, services)
         if self.diagnostics.problems:
             return None
+        services = project_checks.make_apart_mutual(services)
         services = [
             each
             if each.networks or each.options.network_mode

@@ -12,7 +12,14 @@ from meshd.spec.model import Mesh
 from meshd.spec.model.proxy_settings import TopLevelSettings
 
 Schema = dict[str, Any]
-_SHORT: Final = ("HealthCheck", "Balance", "RouteSpec", "RateLimit", "JobSchedule")
+_SHORT: Final = (
+    "HealthCheck",
+    "Balance",
+    "RouteSpec",
+    "RateLimit",
+    "JobSchedule",
+    "PlacementSettings",
+)
 _LISTS: Final = ("routes", "allow")
 _DURATION: Final[Schema] = {"type": ["string", "number"]}
 

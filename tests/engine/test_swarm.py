@@ -161,6 +161,26 @@ async def test_why_a_replica_does_not_start(runtime: SwarmRuntime, engine_image:
     assert await runtime.list() == []
 
 
+async def test_services_are_kept_apart(runtime: SwarmRuntime, engine_image: str) -> None:
+    primary = service(engine_image, name="primary")
+    apart = {"placement": {"apart_from": "primary"}}
+    standby = service(engine_image, name="standby", mesh=apart)
+    await runtime.prepare(PROJECT, primary)
+    await runtime.prepare(PROJECT, standby)
+    first = replica_spec(PROJECT, "primary-1", primary)
+    second = replica_spec(PROJECT, "standby-1", standby)
+    await runtime.start(first)
+    with pytest.raises(StartFailed, match=r"m1: x-mesh.placement keeps it apart from primary"):
+        await runtime.start(second)
+    await runtime.stop(first.name, 0)
+    await runtime.remove(first.name)
+    await runtime.start(second)
+    assert [each.name for each in await runtime.list()] == [second.name]
+    await runtime.stop(second.name, 0)
+    await runtime.remove(second.name)
+    await runtime.teardown(PROJECT)
+
+
 async def test_a_node_is_cordoned_and_drained(runtime: SwarmRuntime, engine_image: str) -> None:
     reserved = {"reserved_cpus": 0.25, "reserved_memory": 2**24}
     reserving = service(engine_image, resources=reserved)

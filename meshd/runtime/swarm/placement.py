@@ -25,10 +25,17 @@ class NodeChoice:
 
     - `node`: its node; None: the Swarm chooses.
     - `full`: nodes that must not get one, because they have the most replicas that they may have.
+    - `apart`: nodes that must not get one, because of a service that it is to be apart from.
     """
 
     node: str | None = None
     full: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """Nodes that must not get one."""
+        return (*self.full, *self.apart)
 
 
 def choose(
@@ -37,12 +44,14 @@ def choose(
     own: Mapping[str, int],
     tasks: Mapping[str, int],
     avoid: Collection[str] = (),
+    apart: Collection[str] = (),
 ) -> NodeChoice:
     """Return where one more replica is placed.
 
     - `own`: replicas of the service by node, those that start included.
     - `tasks`: tasks of all services by node.
     - `avoid`: nodes without an answer.
+    - `apart`: nodes with a replica of a service that it is to be apart from.
     """
     most = service.most_per_node
     full = tuple(sorted(name for name, count in own.items() if most and count >= most))
@@ -52,16 +61,26 @@ def choose(
         for node in allowed_nodes(service, nodes)
         if node.takes_replicas
         and node.name not in full
+        and node.name not in apart
         and node.name not in avoid
         and node.cpus - node.reserved_cpus >= cpus - ROUNDING
         and node.memory - node.reserved_memory >= memory
     ]
     for label in service.spread:
         fitting = _emptiest_group(label, fitting, own)
+    apart = tuple(sorted(apart))
     if not fitting:
-        return NodeChoice(None, full)
-    best = min(fitting, key=lambda n: (own.get(n.name, 0), tasks.get(n.name, 0), n.name))
-    return NodeChoice(best.name, full)
+        return NodeChoice(None, full, apart)
+    if service.mesh.placement.strategy == "pack":
+        best = min(fitting, key=lambda n: (_free(n), -tasks.get(n.name, 0), n.name))
+    else:
+        best = min(fitting, key=lambda n: (own.get(n.name, 0), tasks.get(n.name, 0), n.name))
+    return NodeChoice(best.name, full, apart)
+
+
+def _free(node: Node) -> tuple[int, float]:
+    """Return the bytes and cores that nothing reserves on a node."""
+    return node.memory - node.reserved_memory, node.cpus - node.reserved_cpus
 
 
 def _emptiest_group(label: str, nodes: Sequence[Node], own: Mapping[str, int]) -> list[Node]:
@@ -79,6 +98,10 @@ class PendingPlaces:
     time, and each has to know of the others."""
 
     nodes: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def nodes_of(self, services: Collection[str]) -> set[str]:
+        """Return the nodes on which replicas of services (`PROJECT/NAME`) start."""
+        return {node for key, node in self.nodes.values() if key.rpartition("/")[0] in services}
 
     def count(self, key: str, listed: Collection[str]) -> Counter[str]:
         """Return the number of replicas of a service by node that start, without the listed

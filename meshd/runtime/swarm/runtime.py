@@ -301,7 +301,7 @@ class SwarmRuntime:
         if replica.job or replica.node is not None:
             return await self._create(replica)
         choice = await self._choose(replica)
-        limited = replace(replica, avoid=(*replica.avoid, *choice.full))
+        limited = replace(replica, avoid=(*replica.avoid, *choice.excluded))
         try:
             if choice.node is not None:
                 try:
@@ -311,7 +311,7 @@ class SwarmRuntime:
                         raise
             return await self._create(limited)
         except StartFailed as failure:
-            raise StartFailed(f"{failure}{_describe_full(service, choice)}") from failure
+            raise StartFailed(f"{failure}{_describe_excluded(service, choice)}") from failure
         finally:
             self._pending.nodes.pop(replica.name, None)
 
@@ -328,9 +328,11 @@ class SwarmRuntime:
             and labels.JOB not in each.labels
         )
         own += self._pending.count(key, {each.name for each in seen if each.node})
-        found = choose(
-            replica.service, nodes, own, Counter(each.node for each in seen), replica.avoid
-        )
+        others = {f"{replica.project}/{name}" for name in replica.service.mesh.placement.apart_from}
+        apart = {each.node for each in seen if f"{each.project}/{each.service}" in others}
+        apart |= self._pending.nodes_of(others)
+        tasks = Counter(each.node for each in seen)
+        found = choose(replica.service, nodes, own, tasks, replica.avoid, apart - {""})
         if found.node is not None:
             self._pending.nodes[replica.name] = (key, found.node)
         return found
@@ -547,13 +549,15 @@ def _by_name(replicas: Sequence[ObservedReplica]) -> dict[str, ObservedReplica]:
     return {seen.name: seen for seen in replicas}
 
 
-def _describe_full(service: Service, choice: NodeChoice) -> str:
-    """Return which nodes have the most replicas that they may have; empty if none has."""
-    if not choice.full:
-        return ""
-    return (
-        f"; {', '.join(choice.full)} may have no more than {service.most_per_node} of the service"
-    )
+def _describe_excluded(service: Service, choice: NodeChoice) -> str:
+    """Return which nodes must not get a replica, and why; empty if each may."""
+    text = ""
+    if choice.full:
+        text += f"; {', '.join(choice.full)} may have no more than {service.most_per_node} of it"
+    if choice.apart:
+        others = ", ".join(service.mesh.placement.apart_from)
+        text += f"; {', '.join(choice.apart)}: x-mesh.placement keeps it apart from {others}"
+    return text
 
 
 def _has_begun(task: Info | None) -> bool:

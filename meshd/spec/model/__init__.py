@@ -31,6 +31,7 @@ from meshd.spec.model.container import (
 from meshd.spec.model.health import HealthCheck
 from meshd.spec.model.mesh import DrainSettings, JobSchedule, Mesh
 from meshd.spec.model.network import AddressPool, Attachment, Network
+from meshd.spec.model.placement import PlacementSettings
 from meshd.spec.model.project import BackupHooks, Project, Quota
 from meshd.spec.model.rollout import CanaryAnalysisSettings, Hook, RolloutSettings
 from meshd.spec.model.route import Fault, HeaderEdits, RateLimit, ResponseHeaderEdits, RouteSpec
@@ -83,6 +84,7 @@ __all__ = [
     "Objective",
     "ParkingSpec",
     "Percent",
+    "PlacementSettings",
     "PortPolicies",
     "Project",
     "PrometheusQuery",

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from meshd.spec.model.base import Duration, Model, Port, Share, WholeNumber
 from meshd.spec.model.health import HealthCheck
+from meshd.spec.model.placement import PlacementSettings
 from meshd.spec.model.rollout import RolloutSettings
 from meshd.spec.model.route import RouteSpec
 from meshd.spec.model.scale import Scale
@@ -85,6 +86,7 @@ class Mesh(Model):
     - `audit`: let through and count calls that `allow` does not cover, instead of rejecting them
     - `enforce`: keep containers of the same networks from connecting past the mesh and `allow`
     - `drain`: how long what is going on may take before a replica or a proxy worker ends
+    - `placement`: which nodes of a Swarm get replicas
     - `rollout`: how traffic moves to a new revision
     - `trace`: start a trace for requests without one; the share of them that is sampled.
       Default: start none
@@ -108,6 +110,7 @@ class Mesh(Model):
     audit: bool = False
     enforce: bool = False
     drain: DrainSettings = DrainSettings()
+    placement: PlacementSettings = PlacementSettings()
     rollout: RolloutSettings = RolloutSettings()
     trace: Share | None = None
     schedule: tuple[JobSchedule, ...] = ()

@@ -27,6 +27,7 @@ def check_project(
     """
     _check_routes(services, at, known)
     _check_callers(services, at, known)
+    _check_apart(services, at, known)
     _check_cycles(services, at)
     _check_names(services, at)
     _check_container_names(services, at)
@@ -100,6 +101,45 @@ def _check_callers(
                     f"the service {caller!r} does not exist"
                     f"{near or '; expected a service of this file'}"
                 )
+
+
+def _check_apart(
+    services: Sequence[Service], at: Mapping[str, Cursor], known: frozenset[str]
+) -> None:
+    for service in services:
+        for name in service.mesh.placement.apart_from:
+            here = _descend(at[service.name], "x-mesh", "placement", "apart_from")
+            if name == service.name:
+                here.add_problem(
+                    "a service cannot be apart from itself; expected "
+                    "deploy.placement.max_replicas_per_node: 1"
+                )
+            elif name not in known:
+                near = suggest(name, known)
+                here.add_problem(
+                    f"the service {name!r} does not exist"
+                    f"{near or '; expected a service of this file'}"
+                )
+
+
+def make_apart_mutual(services: Sequence[Service]) -> list[Service]:
+    """Return the services so that each one of two that are to be on different nodes says so."""
+    apart = {each.name: dict.fromkeys(each.mesh.placement.apart_from) for each in services}
+    for service in services:
+        for name in service.mesh.placement.apart_from:
+            apart.get(name, {})[service.name] = None
+    return [
+        each
+        if tuple(apart[each.name]) == each.mesh.placement.apart_from
+        else _apart_from(each, tuple(apart[each.name]))
+        for each in services
+    ]
+
+
+def _apart_from(service: Service, names: tuple[str, ...]) -> Service:
+    placement = service.mesh.placement.model_copy(update={"apart_from": names})
+    mesh = service.mesh.model_copy(update={"placement": placement})
+    return service.model_copy(update={"mesh": mesh})
 
 
 def _check_cycles(services: Sequence[Service], at: Mapping[str, Cursor]) -> None:

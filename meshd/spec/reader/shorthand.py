@@ -76,6 +76,11 @@ def expand_balance(value: object) -> object:
     return {"algorithm": value} if isinstance(value, str) else value
 
 
+def expand_placement(value: object) -> object:
+    """Expand the name of a strategy."""
+    return {"strategy": value} if isinstance(value, str) else value
+
+
 def expand_drain(value: object) -> object:
     """Expand a single duration, that of requests."""
     return {"requests": value} if isinstance(value, str | int | float) else value

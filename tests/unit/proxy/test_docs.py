@@ -44,6 +44,7 @@ NOT_HERE = {
     "routes",
     "trace",
     "rollout",
+    "placement",
     "protocol",
 }
 """Parts of `x-mesh` that are not policies of the request path, or have a separate section."""

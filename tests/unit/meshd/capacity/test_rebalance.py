@@ -59,13 +59,24 @@ def test_replicas_move_to_the_node_with_the_fewest(
         wanted(rollout(state=RolloutState.ROLLING)),
         wanted(placement=["node.hostname==m1"]),
         wanted(mode="global"),
+        wanted(mesh={"placement": "pack"}),
     ],
-    ids=["stops first", "has data", "is in a rollout", "is pinned", "is everywhere"],
+    ids=["stops first", "has data", "is in a rollout", "is pinned", "is everywhere", "is packed"],
 )
 def test_which_services_stay(service: DesiredService) -> None:
     replicas = {service.key: group({"m1": 4})}
     assert next_move([service], replicas, NODES) is None
     assert count_moves([service], replicas, NODES) == 0
+
+
+def test_a_replica_does_not_move_next_to_one_that_it_is_apart_from() -> None:
+    service = wanted(mesh={"placement": {"apart_from": "db"}})
+    db = Replica("db-1", "shop", "db", "r", node="w1", phase=Phase.READY)
+    replicas = {service.key: group({"m1": 4}), "shop/db": [db]}
+    move = next_move([service], replicas, NODES)
+    assert move is not None
+    assert move[1].name == "w2"
+    assert count_moves([service], replicas, NODES) == 2
 
 
 def test_nothing_moves_while_a_replica_moves_or_a_node_is_cordoned() -> None:

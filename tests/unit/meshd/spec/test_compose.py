@@ -21,6 +21,7 @@ from meshd.spec.model import (
     Mount,
     Network,
     Objective,
+    PlacementSettings,
     Project,
     Quota,
     Resources,
@@ -158,6 +159,7 @@ def test_compose_forms(tmp_path: Path, body: str, field: str, expected: object) 
          Scale(max=4, objective=Objective(latency=1, share=50))),
         ("scale: {min: 3}", "scale", Scale(min=3, max=3)),
         ("drain: 2m", "drain", DrainSettings(requests=120.0)),
+        ("placement: pack", "placement", PlacementSettings(strategy="pack")),
         ("drain: {tunnels: 2h}", "drain", DrainSettings(tunnels=7200.0)),
         ("allow: web", "allow", ("web",)),
         ("allow: []", "allow", ()),
@@ -165,6 +167,18 @@ def test_compose_forms(tmp_path: Path, body: str, field: str, expected: object) 
 )  # fmt: skip
 def test_x_mesh_forms(tmp_path: Path, text: str, field: str, expected: object) -> None:
     assert getattr(web(tmp_path, f"x-mesh: {{{text}}}").mesh, field) == expected
+
+
+def test_services_that_are_kept_apart_both_say_so(tmp_path: Path) -> None:
+    text = """
+    services:
+      web: {image: i}
+      db: {image: i, x-mesh: {placement: {apart_from: [standby, web]}}}
+      standby: {image: i, x-mesh: {placement: {apart_from: db}}}
+    """
+    project = load_texts(tmp_path, textwrap.dedent(text)).project
+    apart = {each.name: each.mesh.placement.apart_from for each in project.services}
+    assert apart == {"web": ("db",), "db": ("standby", "web"), "standby": ("db",)}
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh.health": model.HealthCheck,
     "x-mesh.balance": model.Balance,
     "x-mesh.drain": model.DrainSettings,
+    "x-mesh.placement": model.PlacementSettings,
     "x-mesh.timeouts": model.Timeouts,
     "x-mesh.retries": model.Retries,
     "x-mesh.limits": model.LimitsSpec,

@@ -43,6 +43,43 @@ def test_which_node_is_chosen(
     assert choose(service, ABC, own, tasks) == choice
 
 
+PACK = {"mesh": {"placement": "pack"}}
+
+
+@pytest.mark.parametrize(
+    ("free", "tasks", "node_name"),
+    [
+        # (reserved cores, reserved bytes) of a, b and c
+        ([(0.0, 0), (0.0, 2**30), (0.0, 0)], {"a": 9}, "b"),
+        ([(0.0, 0), (1.0, 0), (0.0, 0)], {}, "b"),
+        ([(0.0, 0), (0.0, 0), (0.0, 0)], {"c": 2, "b": 1}, "c"),
+        # b is the fullest one, but a replica does not fit there
+        ([(0.0, 0), (0.0, 2**33), (0.0, 1)], {}, "c"),
+    ],
+)
+def test_packing_takes_the_fullest_node_that_has_room(
+    free: list[tuple[float, int]], tasks: dict[str, int], node_name: str
+) -> None:
+    nodes = [
+        node(name, reserved_cpus=cpus, reserved_memory=memory)
+        for name, (cpus, memory) in zip("abc", free, strict=True)
+    ]
+    needs = {"resources": {"reserved_memory": 2**20}}
+    service = Service.model_validate({"name": "web", **PACK, **needs})
+    assert choose(service, nodes, {node_name: 3}, tasks) == NodeChoice(node_name)
+
+
+def test_replicas_are_kept_apart() -> None:
+    service = Service.model_validate({"name": "web"})
+    found = choose(service, ABC, {}, {}, apart=["b", "a"])
+    assert found == NodeChoice("c", apart=("a", "b"))
+    nowhere = choose(service, ABC, {}, {}, apart=["a", "b", "c"])
+    assert nowhere.node is None
+    assert nowhere.excluded == ("a", "b", "c")
+    pending = PendingPlaces({"db-1": ("shop/db/r1", "a"), "web-1": ("shop/web/r1", "b")})
+    assert pending.nodes_of({"shop/db"}) == {"a"}
+
+
 def test_nodes_that_take_no_replicas_or_do_not_answer_are_left_out() -> None:
     nodes = [
         node("a", availability=Availability.PAUSE),
