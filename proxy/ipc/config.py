@@ -16,6 +16,10 @@ FEED_VARIABLE: Final = "MESHD_FEED_FD"
 MAX_WORKERS: Final = 256
 """More workers than cores do not help; the largest common machines have about this many."""
 
+TICKET_SECONDS: Final = 12 * 3600.0
+"""A stolen secret opens the sessions that were resumed with it, of two such times at most: OpenSSL
+advises to change it at least daily."""
+
 
 class BadConfig(Exception):
     """The configuration cannot be read or is not valid; the message names file and field."""
@@ -127,6 +131,7 @@ class SupervisorConfig(Strict, frozen=True):
     - `silence_seconds`: a worker that has sent no message for this long is replaced
     - `record`: whether workers have a flight recorder; needs `state_dir`
     - `announce`: print `listening on ADDRESS` lines once every worker accepts
+    - `ticket_seconds`: time for which new TLS session tickets are made with one secret
     """
 
     listen: tuple[str, ...] = ()
@@ -143,12 +148,15 @@ class SupervisorConfig(Strict, frozen=True):
     spans: SpanConfig = SpanConfig()
     record: bool = False
     announce: bool = False
+    ticket_seconds: float = TICKET_SECONDS
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= MAX_WORKERS:
             raise ValueError(f"workers: {self.workers} is not between 1 and {MAX_WORKERS}")
         if self.drain < 0:
             raise ValueError(f"drain: {self.drain} is negative")
+        if self.ticket_seconds <= 0:
+            raise ValueError(f"ticket_seconds: {self.ticket_seconds} is not positive")
 
 
 def load(path: str) -> SupervisorConfig:

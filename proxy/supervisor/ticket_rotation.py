@@ -7,8 +7,6 @@ that were resumed with it, so each one is used for a limited time only.
 import os
 from typing import Final
 
-ROTATE_SECONDS: Final = 12 * 3600.0
-"""Time for which new tickets are made with one secret."""
 SECRET_BYTES: Final = 64
 """The block size of SHA-512 is larger, and the keys that are derived have 512 bits."""
 KEPT: Final = 2
@@ -16,14 +14,15 @@ KEPT: Final = 2
 
 
 class TicketRotation:
-    """The current secrets.
+    """The current secrets. New tickets are made with one of them for `seconds`.
 
     - `secrets`: the current one first
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, seconds: float) -> None:
         self.secrets: tuple[bytes, ...] = (os.urandom(SECRET_BYTES),)
-        self._next = now + ROTATE_SECONDS
+        self._seconds = seconds
+        self._next = now + seconds
 
     def adopt(self, secrets: tuple[bytes, ...]) -> None:
         """Continue with the secrets of the version before; without any, keep the own ones."""
@@ -33,6 +32,6 @@ class TicketRotation:
         """Make a new secret if it is time to. Return whether there is one."""
         if now < self._next:
             return False
-        self._next = now + ROTATE_SECONDS
+        self._next = now + self._seconds
         self.secrets = (os.urandom(SECRET_BYTES), *self.secrets)[:KEPT]
         return True

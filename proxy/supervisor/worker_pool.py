@@ -76,7 +76,7 @@ class WorkerPool:
         # Twice as many rows as slots: workers that are killed and their successors.
         self._cells = SharedCells.create(2 * config.workers)
         self._free_rows = list(range(2 * config.workers))
-        self.ticket_rotation = TicketRotation(time.monotonic())
+        self.ticket_rotation = TicketRotation(time.monotonic(), config.ticket_seconds)
         self._snapshot = Snapshot(generation=Generation())
         self.last_good: Snapshot | None = None
         self._listeners: OpenListeners = {}
