@@ -120,6 +120,7 @@ class ProjectStatus(Value, frozen=True, rename={"desired": "wanted"}):
     - `services`: number of services; `ready` and `desired`: numbers of replicas.
     - `who` and `at`: who deployed it last, and when (Unix time).
     - `detail`: why it is left alone.
+    - `trace_url`: address of a trace, with `{trace_id}`; empty if the project names none.
     """
 
     name: str
@@ -130,6 +131,7 @@ class ProjectStatus(Value, frozen=True, rename={"desired": "wanted"}):
     who: str = ""
     at: float = 0.0
     detail: str = ""
+    trace_url: str = ""
 
 
 class ImageStatus(Value, frozen=True):

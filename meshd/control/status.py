@@ -68,6 +68,7 @@ def project_statuses(
                 who=known.who if known else "",
                 at=known.at if known else 0.0,
                 detail=refused.get(name, ""),
+                trace_url=known.project.trace_url if known else "",
             )
         )
     return tuple(found)

@@ -169,6 +169,7 @@ class _ProjectReader:
             quota=self.top.quota,
             backups=backups,
             notify=self.top.notify,
+            trace_url=self.top.trace_url,
         )
 
     def _read_services(

@@ -190,13 +190,17 @@ def _record_flight(exchange: "Exchange", ring: FlightRing, now: float) -> None:
         why.detail[:MAX_LOGGED_LINE] if why is not None else "",
     )
     service = exchange.service.name if exchange.counted else ""
+    candidates = exchange.candidates
+    if not candidates and exchange.endpoint is not None:
+        # The fast path chose the endpoint, and handed the exchange over when its response came.
+        candidates = len(exchange.service.fast_candidates)
     (ring.failed if failed else ring.answered).append(
         _flight(
             exchange,
             head,
             service,
             exchange.endpoint,
-            exchange.candidates,
+            candidates,
             now,
             status,
             exchange.bytes_out,

@@ -16,6 +16,7 @@ import { ActionDialog, actionsFor, LABELS, type Chosen } from "./views/actions";
 import { CertificatesView, EventsView, JobsView, NodesView } from "./views/lists";
 import { MapView } from "./views/MapView";
 import { Overview } from "./views/Overview";
+import { RecordsView, RecordView } from "./views/Records";
 import { ServiceView } from "./views/ServiceView";
 import { SignIn } from "./views/SignIn";
 
@@ -23,10 +24,14 @@ const VIEWS: { view: Route["view"]; text: string; icon: IconName; link: string }
   { view: "overview", text: "Overview", icon: "overview", link: "#/" },
   { view: "map", text: "Map", icon: "map", link: "#/map" },
   { view: "events", text: "Events", icon: "events", link: "#/events" },
+  { view: "records", text: "Records", icon: "record", link: "#/records" },
   { view: "jobs", text: "Jobs", icon: "jobs", link: "#/jobs" },
   { view: "certificates", text: "Certificates", icon: "certificates", link: "#/certificates" },
   { view: "nodes", text: "Nodes", icon: "nodes", link: "#/nodes" },
 ];
+
+/** The views that show one thing, with the view that lists it. */
+const PARENTS: Partial<Record<Route["view"], Route["view"]>> = { service: "overview", record: "records" };
 
 const CONNECTIONS: Record<Connection, string> = {
   connecting: "Connecting …",
@@ -85,7 +90,7 @@ function Mesh({ caller, onLeave }: { caller: Caller; onLeave: () => void }) {
   const where = `${route.view} ${route.service}`;
   const visited = useRef(where);
   useEffect(() => {
-    document.title = `${route.service ? route.service.split("/")[1] : (VIEWS.find((each) => each.view === route.view)?.text ?? "")} · meshd`;
+    document.title = `${route.view === "service" ? route.service.split("/")[1] : route.view === "record" ? "Record" : (VIEWS.find((each) => each.view === route.view)?.text ?? "")} · meshd`;
     if (visited.current === where) return;
     visited.current = where;
     scrollTo(0, 0);
@@ -155,7 +160,7 @@ function Mesh({ caller, onLeave }: { caller: Caller; onLeave: () => void }) {
         </button>
         <nav aria-label="Views">
           {VIEWS.map((each) => (
-            <a key={each.view} href={each.link} aria-current={route.view === each.view || (each.view === "overview" && route.view === "service") ? "page" : undefined}>
+            <a key={each.view} href={each.link} aria-current={route.view === each.view || PARENTS[route.view] === each.view ? "page" : undefined}>
               <Icon name={each.icon} />
               <span>{each.text}</span>
             </a>
@@ -169,6 +174,8 @@ function Mesh({ caller, onLeave }: { caller: Caller; onLeave: () => void }) {
         {route.view === "service" && <ServiceView name={route.service} tab={route.tab} canOperate={canOperate} onAction={setChosen} />}
         {route.view === "map" && (mesh.at ? <MapView /> : <h1>Map</h1>)}
         {route.view === "events" && <EventsView />}
+        {route.view === "records" && <RecordsView canOperate={canOperate} />}
+        {route.view === "record" && <RecordView key={route.service} id={route.service} />}
         {route.view === "jobs" && <JobsView />}
         {route.view === "certificates" && <CertificatesView />}
         {route.view === "nodes" && <NodesView />}

@@ -3,7 +3,8 @@
 import { useEffect, useState } from "preact/hooks";
 
 export interface Route {
-  view: "overview" | "service" | "map" | "events" | "jobs" | "certificates" | "nodes" | "missing";
+  view: "overview" | "service" | "map" | "events" | "jobs" | "certificates" | "nodes" | "records" | "record" | "missing";
+  /** Its key, or the id of the record. */
   service: string;
   tab: string;
 }
@@ -15,7 +16,8 @@ export function parse(hash: string): Route {
   if (parts[0] === "services" && parts[1] && parts[2]) {
     return { view: "service", service: `${parts[1]}/${parts[2]}`, tab: parts[3] ?? "" };
   }
-  const lists = ["map", "events", "jobs", "certificates", "nodes"] as const;
+  if (parts[0] === "records" && parts[1]) return { view: "record", service: parts[1], tab: "" };
+  const lists = ["map", "events", "jobs", "certificates", "nodes", "records"] as const;
   const view = lists.find((each) => each === parts[0]);
   return { view: view ?? "missing", ...empty };
 }
@@ -34,4 +36,8 @@ export function useRoute(): Route {
     return () => removeEventListener("hashchange", change);
   }, []);
   return route;
+}
+
+export function recordLink(id: string): string {
+  return `#/records/${encodeURIComponent(id)}`;
 }

@@ -69,6 +69,7 @@ export interface Project {
   who: string;
   at: number;
   detail: string;
+  trace_url: string;
 }
 
 export interface Daemon {
@@ -220,4 +221,45 @@ export interface Schedule {
   cron: string;
   next: number | null;
   last: Job | null;
+}
+
+export interface RecordInfo {
+  id: string;
+  at: number;
+  service: string;
+  reason: string;
+  workers: number;
+  bytes: number;
+}
+
+/** A request of a record. Values that are empty or 0 are left out. */
+export interface RecordedRequest {
+  time: number;
+  client: string;
+  method: string;
+  target: string;
+  status: number;
+  host?: string;
+  service?: string;
+  endpoint?: string;
+  total?: number;
+  queue?: number;
+  connect?: number;
+  first_byte?: number;
+  body?: number;
+  retries?: number;
+  failure?: string;
+  detail?: string;
+  request_id?: string;
+  trace_id?: string;
+}
+
+export interface Flight {
+  request: RecordedRequest;
+  caller?: string;
+  choice?: string;
+  algorithm?: string;
+  candidates?: number;
+  load?: number;
+  tried?: string[];
 }

@@ -23,6 +23,8 @@ def diff_settings(before: Project, after: Project, revised: frozenset[str]) -> l
     if before.notify != after.notify:
         hosts = ", ".join(target.host for target in after.notify) or "none"
         lines.append(f"update {after.name}: its webhooks become {hosts}")
+    if before.trace_url != after.trace_url:
+        lines.append(f"update {after.name}: its trace links become {after.trace_url or 'none'}")
     hooks = before.backups.keys() | after.backups.keys()
     changed_hooks = [n for n in sorted(hooks) if before.backups.get(n) != after.backups.get(n)]
     if changed_hooks:

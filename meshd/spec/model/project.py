@@ -61,6 +61,7 @@ class Project(Model):
     - `source`: the absolute path of the first file; local processes run in its directory
     - `backups`: the backup hooks of services, by name of the service
     - `notify`: the webhooks that get notifications
+    - `trace_url`: the address of a trace at a viewer, with `{trace_id}`
     """
 
     name: Name
@@ -71,6 +72,7 @@ class Project(Model):
     quota: Quota | None = None
     backups: dict[str, BackupHooks] = {}
     notify: tuple[NotifyTarget, ...] = ()
+    trace_url: str = ""
 
     def service(self, name: str) -> Service:
         """Return the service of that name. Raises KeyError if there is none."""

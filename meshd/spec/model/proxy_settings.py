@@ -8,7 +8,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from importlib.util import find_spec
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -187,19 +187,39 @@ class ProxySettings(Model):
     _check_networks = field_validator("trusted_proxies")(check_networks)
 
 
+TRACE_ID: Final = "{trace_id}"
+"""Where the id of a trace is put in `trace_url`."""
+
+
 class TopLevelSettings(ProxySettings):
     """`x-mesh` at the top level of a Compose file: the settings of the proxy and of the project.
 
     - `quota`: upper bounds of the project. Default: none
     - `backups`: commands around the backup of a volume, by the name of the volume
     - `notify`: webhooks that get notifications. Default: none
+    - `trace_url`: address of a trace at a viewer such as Jaeger, with `{trace_id}`; the web page
+      links to it. Default: none
     """
 
     quota: Quota | None = None
     backups: dict[str, BackupHooks] = {}
     notify: tuple[NotifyTarget, ...] = ()
+    trace_url: str = ""
 
     _targets = field_validator("notify", mode="before")(wrap_targets)
+
+    @field_validator("trace_url")
+    @classmethod
+    def _check_trace_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        # Browsers run the addresses of some other schemes as code.
+        known = parts.scheme in ("http", "https") and parts.hostname
+        if value and (not known or TRACE_ID not in value):
+            raise ValueError(
+                f"{value!r} is not a valid URL of a trace; expected e.g. "
+                "http://127.0.0.1:16686/trace/{trace_id}"
+            )
+        return value
 
     @property
     def proxy_settings(self) -> ProxySettings:

@@ -62,6 +62,21 @@ async def test_requests_of_both_paths_are_saved_with_their_routing(tmp_path: Pat
 
 
 @on_uvloop
+async def test_a_request_that_leaves_the_fast_path_has_its_routing(tmp_path: Path) -> None:
+    body = b"x" * 2_000_000
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    ring = FlightRing()
+    async with scene({"flights": ring}) as s:
+        await s.serve(answers(large), answers(large))
+        client = await s.client()
+        for _ in range(4):
+            await client.send(get("/parts"))
+            await client.response()
+        flights = await saved(tmp_path, ring, RecordOrder(time.time()))
+        assert [(flight.choice, flight.candidates) for flight in flights] == [("balanced", 2)] * 4
+
+
+@on_uvloop
 async def test_quick_requests_are_left_out_when_there_are_many(tmp_path: Path) -> None:
     ring = FlightRing()
     async with scene({"flights": ring}) as s:

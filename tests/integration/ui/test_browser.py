@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.page, pytest.mark.slow, pytest.mark.timeout(240)]
 CALLING = Path(__file__).parents[2] / "support" / "calling_origin.py"
 COMPOSE = f"""\
 name: shop
+x-mesh: {{trace_url: "http://viewer.test/trace/{{trace_id}}"}}
 services:
   web:
     command: [{sys.executable}, -u, {CALLING}]
@@ -38,8 +39,12 @@ async def mesh(tmp_path: Path) -> AsyncIterator[TestMesh]:
         await made.end()
 
 
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
 async def send_requests(address: str) -> None:
-    async with aiohttp.ClientSession() as session:
+    headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-00"}
+    async with aiohttp.ClientSession(headers=headers) as session:
         while True:
             async with session.get(f"http://{address}/") as answer:
                 await answer.read()
@@ -77,6 +82,7 @@ async def test_the_page_shows_and_steers_a_mesh(mesh: TestMesh) -> None:
             await wait_until(lambda: _has_load(row), 10, "requests of web")
             await check(page, "overview-light")
             await _check_views(page)
+            await _check_records(page)
             await _check_phone(page)
             await _scale(page, mesh)
             await page.get_by_role("button", name="Sign out").click()
@@ -118,6 +124,32 @@ async def _check_views(page: Any) -> None:
     await check(page, "service-dark")
     await show(page, "#/", "Services")
     await check(page, "overview-dark")
+
+
+async def _check_records(page: Any) -> None:
+    """Save a record, open it, and follow the trace of a request."""
+    await show(page, "#/records", "Records")
+    await page.get_by_role("button", name="Save a record").click()
+    await page.get_by_label("Requests of").select_option("shop/web")
+    await page.get_by_role("button", name="Save", exact=True).click()
+    saved = page.get_by_role("row").filter(has_text="KiB").filter(has_text="shop/web")
+    await saved.first.wait_for()
+    await check(page, "records-dark")
+    await saved.first.get_by_role("link").click()
+    await page.get_by_role("searchbox", name="Search the requests").fill(TRACE)
+    trace = page.get_by_role("link", name=TRACE).first
+    await trace.wait_for()
+    assert await trace.get_attribute("href") == f"http://viewer.test/trace/{TRACE}"
+    assert await page.get_by_role("img", name="first byte").count() > 0
+    await page.get_by_role("button", name="Newest").click()
+    await check(page, "record-dark")
+    await page.emulate_media(color_scheme="light")
+    await check(page, "record-light")
+    await page.set_viewport_size(PHONE)
+    await check(page, "record-phone")
+    await page.set_viewport_size(DESKTOP)
+    await page.get_by_role("searchbox", name="Search the requests").fill("nonsense")
+    await page.get_by_text("No request matches.").wait_for()
 
 
 async def _check_phone(page: Any) -> None:

@@ -18,6 +18,8 @@ const PATHS = {
   pause: "M5.500 3v10M10.500 3v10",
   play: "M5 3l8 5-8 5z",
   drain: "M8 2v8M4.500 7L8 10.500 11.500 7M3 13.500h10",
+  record: "M8 2a6 6 0 1 0 0 12A6 6 0 0 0 8 2zM8 6a2 2 0 1 0 0 4 2 2 0 0 0 0-4z",
+  copy: "M6 5.500h7.500v8H6zM3.500 10.500h-1v-8H10v1",
   leave: "M6.500 2.500h-4v11h4M10 5l3 3-3 3M13 8H6",
 } as const;
 

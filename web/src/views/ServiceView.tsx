@@ -12,6 +12,7 @@ import { serviceLink } from "../router";
 import type { Decision, Event, HistoryPoint, LatencyMap, Release, Service } from "../types";
 import { actionsFor, LABELS, pathOf, type ActionName, type Chosen } from "./actions";
 import { Logs } from "./Logs";
+import { RecordList } from "./Records";
 
 const RANGES: [string, number][] = [
   ["10 min", 600],
@@ -47,6 +48,7 @@ export function ServiceView({ name, tab, canOperate, onAction }: Props) {
     ["decisions", "Decisions"],
     ["releases", "Releases"],
     ["logs", "Logs"],
+    ["records", "Records"],
   ];
   return (
     <>
@@ -84,6 +86,7 @@ export function ServiceView({ name, tab, canOperate, onAction }: Props) {
       {tab === "decisions" && <Decisions service={service} />}
       {tab === "releases" && <Releases service={service} />}
       {tab === "logs" && <Logs key={name} service={service} />}
+      {tab === "records" && <RecordList key={name} service={name} canOperate={canOperate} />}
     </>
   );
 }

@@ -5,9 +5,13 @@ from meshd.control.status import project_statuses
 from meshd.model.rollout import StoredProject
 from meshd.spec.model import Project, Service
 
+TRACES = "http://viewer/{trace_id}"
+
 
 def stored(name: str, leaving: bool = False) -> StoredProject:
-    project = Project(name=name, services=(Service(name="web"), Service(name="db")))
+    project = Project(
+        name=name, services=(Service(name="web"), Service(name="db")), trace_url=TRACES
+    )
     return StoredProject(project, "me", 10.0, leaving, "")
 
 
@@ -26,9 +30,9 @@ def test_state_of_each_project() -> None:
         known, services, frozenset({"lost"}), {"lost": "held by b", "theirs": "held by c"}
     )
     assert found == (
-        ProjectStatus("bank", "going down", 2, 0, 0, "me", 10.0),
-        ProjectStatus("lost", "elsewhere", 2, 0, 0, "me", 10.0, "held by b"),
+        ProjectStatus("bank", "going down", 2, 0, 0, "me", 10.0, "", TRACES),
+        ProjectStatus("lost", "elsewhere", 2, 0, 0, "me", 10.0, "held by b", TRACES),
         ProjectStatus("old", "adopted", 1, 3, 3),
-        ProjectStatus("shop", "up", 2, 3, 4, "me", 10.0),
+        ProjectStatus("shop", "up", 2, 3, 4, "me", 10.0, "", TRACES),
         ProjectStatus("theirs", "elsewhere", 0, 0, 0, detail="held by c"),
     )

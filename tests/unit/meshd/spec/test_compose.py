@@ -548,6 +548,26 @@ def test_the_quota_of_a_project_is_at_the_top_level(tmp_path: Path) -> None:
         load([file], environment={})
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert('{trace_id}')",
+        "http://viewer/trace/",
+        "viewer/{trace_id}",
+        "http:{trace_id}",
+    ],
+)
+def test_the_address_of_traces_is_at_the_top_level(tmp_path: Path, url: str) -> None:
+    file = tmp_path / "compose.yml"
+    good = "http://127.0.0.1:16686/trace/{trace_id}"
+    text = "services: {web: {image: i}}\nx-mesh: {trace_url: "
+    file.write_text(f'{text}"{good}"}}\n')
+    assert load([file], environment={}).project.trace_url == good
+    file.write_text(f'{text}"{url}"}}\n')
+    with pytest.raises(SpecError, match="not a valid URL of a trace"):
+        load([file], environment={})
+
+
 def test_backup_hooks_are_at_the_top_level_and_keep_a_service_plain(tmp_path: Path) -> None:
     file = tmp_path / "compose.yml"
     services = """

@@ -86,6 +86,14 @@ def test_the_default_order_of_a_service_without_data_is_not_a_change() -> None:
     assert diff_settings(project(stored), project(socket), frozenset()) == []
 
 
+def test_a_changed_address_of_traces_is_listed() -> None:
+    after = project(WEB).model_copy(update={"trace_url": "http://viewer/{trace_id}"})
+    lines = diff_settings(project(WEB), after, frozenset())
+    assert lines == ["update shop: its trace links become http://viewer/{trace_id}"]
+    lines = diff_settings(after, project(WEB), frozenset())
+    assert lines == ["update shop: its trace links become none"]
+
+
 def test_a_changed_quota_is_listed() -> None:
     after = project(WEB).model_copy(update={"quota": Quota(replicas=3)})
     lines = diff_settings(project(WEB), after, frozenset())
