@@ -10,7 +10,7 @@ import asyncio
 import collections
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -56,7 +56,7 @@ from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.model.silence import NewSilence, Silence
 from meshd.spec.model import Project
 from proxy.observe.flight import Flight, RecordInfo
-from proxy.observe.tap import TapFilter
+from proxy.observe.tap import TapFilter, TapLine
 
 SHORT_TIMEOUT: Final = aiohttp.ClientTimeout(total=20.0, sock_connect=5.0)
 """For what the daemon answers at once."""
@@ -393,17 +393,17 @@ class Client:
         """Return all records, newest first."""
         return msgspec.json.decode(await self._call("GET", "v1/records"), type=list[RecordInfo])
 
+    def tap(self, wanted: TapFilter) -> AsyncGenerator[TapLine]:
+        """Yield requests as they end."""
+        project, _, service = wanted.service.partition("/")
+        of_service = f"v1/projects/{project}/services/{service}/tap"
+        path = of_service if service else "v1/tap"
+        return self._stream(f"{path}?{_filter_query(wanted)}&follow=1", TapLine)
+
     async def record(self, id: str, wanted: TapFilter, limit: int) -> Sequence[Flight]:
         """Return the newest `limit` requests of a record that match, oldest first. The service of
         the filter does not apply."""
-        query = urlencode(
-            {
-                "path": wanted.path,
-                "status": wanted.status,
-                "slower": round(wanted.slower * 1000),
-                "limit": limit,
-            }
-        )
+        query = f"{_filter_query(wanted)}&limit={limit}"
         raw = await self._call("GET", f"v1/records/{_quoted(id)}?{query}", limit=LONG_TIMEOUT)
         return msgspec.json.decode(raw, type=list[Flight])
 
@@ -530,7 +530,7 @@ class Client:
     async def _get(self, session: aiohttp.ClientSession, path: str) -> aiohttp.ClientResponse:
         return await session.get(path, timeout=NO_TIMEOUT)
 
-    async def _stream(self, path: str, kind: type[T]) -> AsyncIterator[T]:
+    async def _stream(self, path: str, kind: type[T]) -> AsyncGenerator[T]:
         decoder = msgspec.json.Decoder(kind)
         try:
             async with self._open_stream(path) as response:
@@ -576,6 +576,12 @@ def _logs_path(project: str, service: str, query: OutputQuery) -> str:
     if query.previous:
         options["previous"] = "1"
     return f"v1/projects/{project}/services/{service}/logs?{urlencode(options)}"
+
+
+def _filter_query(wanted: TapFilter) -> str:
+    """Return the query of a filter, without its service."""
+    milliseconds = round(wanted.slower * 1000)
+    return urlencode({"path": wanted.path, "status": wanted.status, "slower": milliseconds})
 
 
 def _quoted(name: str) -> str:

@@ -6,8 +6,9 @@ code in `problems`.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final
 
 import msgspec
@@ -31,7 +32,7 @@ from meshd.model.event import Event
 from meshd.model.output import OutputQuery
 from meshd.spec.model import Project
 from proxy.observe.flight import RecordInfo
-from proxy.observe.tap import Matcher, TapFilter
+from proxy.observe.tap import Matcher, TapFilter, TapLine
 
 _MAX_TIME: Final = 2**53
 """Largest Unix time that is accepted: the last whole number that a JSON number holds exactly."""
@@ -227,10 +228,16 @@ class Handlers:
 
 MAX_FLIGHTS: Final = 100_000
 """Requests in one response: more than a record of 32 workers has."""
+SAMPLE_SECONDS: Final = 1.0
+"""Seconds of live requests in a response that does not stream."""
 _MAX_MILLISECONDS: Final = 86_400_000
 """A day."""
-PATH: Final = TextParameter("path", "Only requests whose target matches this regular expression.")
-STATUS: Final = TextParameter("status", "Only this status, e.g. 404 or 5xx.")
+PATH: Final = TextParameter(
+    "path", "Only requests whose target matches this regular expression.", format="regex"
+)
+STATUS: Final = TextParameter(
+    "status", "Only this status, e.g. 404 or 5xx.", pattern=r"^([1-5]([0-9][0-9]|xx))?$"
+)
 SLOWER: Final = NumberParameter(
     "slower", 0, _MAX_MILLISECONDS, "Only requests that took at least this many milliseconds."
 )
@@ -238,7 +245,7 @@ FLIGHTS: Final = NumberParameter("limit", 1000, MAX_FLIGHTS, "Requests in one re
 
 
 class RecordHandlers:
-    """The operations on records of the flight recorder."""
+    """The operations on records of the flight recorder, and on live requests."""
 
     def __init__(self, records: Callable[[], RecordControl]) -> None:
         self._records = records
@@ -259,19 +266,50 @@ class RecordHandlers:
         id = request.match_info["record"]
         if not _is_visible(request, self._records().find(id)):
             raise NotFound(f"there is no record {id!r}; `meshd record list` lists them")
-        wanted = TapFilter(
-            path=PATH.read(request),
-            status=STATUS.read(request),
-            slower=SLOWER.read(request) / 1000.0,
-        )
-        limit = FLIGHTS.read(request)
-        try:
-            matcher = Matcher(wanted)
-        except ValueError as error:
-            raise web.HTTPBadRequest(text=str(error)) from error
+        matcher, limit = Matcher(_read_filter(request)), FLIGHTS.read(request)
         found = await self._records().read(id)
         matching = [flight for flight in found if matcher.matches(flight.request)]
         return json_response(matching[-limit:] if limit else [])
+
+    async def tap(self, request: web.Request) -> web.StreamResponse:
+        return await self._tap(request, _read_filter(request))
+
+    async def tap_service(self, request: web.Request) -> web.StreamResponse:
+        key = "/".join(service_names(request))
+        return await self._tap(request, _read_filter(request, key))
+
+    async def _tap(self, request: web.Request, wanted: TapFilter) -> web.StreamResponse:
+        """Send requests as they end; without `follow` those of the next second."""
+        lines = self._visible_lines(request, self._records().tap(wanted))
+        if FOLLOW.read(request) or accepts_events(request):
+            return await stream(request, lines)
+        found: list[TapLine] = []
+        async with closing(lines):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SAMPLE_SECONDS):
+                    found += [line async for line in lines]
+        return json_response(found)
+
+    @staticmethod
+    async def _visible_lines(
+        request: web.Request, lines: AsyncGenerator[TapLine]
+    ) -> AsyncGenerator[TapLine]:
+        async with closing(lines):
+            async for line in lines:
+                if visible(request, line.request.service.partition("/")[0]):
+                    yield line
+
+
+def _read_filter(request: web.Request, service: str = "") -> TapFilter:
+    """Return the filter of a query. Raises HTTPBadRequest."""
+    wanted = TapFilter(
+        service, PATH.read(request), STATUS.read(request), SLOWER.read(request) / 1000.0
+    )
+    try:
+        Matcher(wanted)
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=str(error)) from error
+    return wanted
 
 
 def _is_visible(request: web.Request, record: RecordInfo) -> bool:

@@ -79,14 +79,18 @@ class FlagParameter:
 
 @dataclass(frozen=True, slots=True)
 class TextParameter:
-    """A text; the default is empty."""
+    """A text; the default is empty. `pattern` and `format` describe what is valid, as in a JSON
+    schema; the handler checks it."""
 
     name: str
     text: str
+    pattern: str = ""
+    format: str = ""
 
     def schema(self) -> dict[str, Any]:
         """See `Parameter.schema`."""
-        return {"type": "string", "default": ""}
+        limits = {"pattern": self.pattern, "format": self.format}
+        return {"type": "string", "default": ""} | {k: v for k, v in limits.items() if v}
 
     def read(self, request: web.Request) -> str:
         """Return its value; empty if it is not given."""

@@ -6,7 +6,7 @@ implements `RolloutControl`. Every method that takes a name may raise NotFound. 
 seconds, durations seconds. A service name is unique within its project.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -46,6 +46,7 @@ from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.model.silence import NewSilence, Silence
 from meshd.spec.model import Project
 from proxy.observe.flight import Flight, RecordInfo
+from proxy.observe.tap import TapFilter, TapLine
 
 
 class Control(Protocol):
@@ -195,7 +196,7 @@ class JobControl(Protocol):
 
 
 class RecordControl(Protocol):
-    """Records of the flight recorder."""
+    """Records of the flight recorder, and live requests."""
 
     def save(self, project: str, service: str, who: str) -> RecordInfo:
         """Save the last requests of a service, or of all if the names are empty. The workers
@@ -209,6 +210,9 @@ class RecordControl(Protocol):
 
     async def read(self, id: str) -> Sequence[Flight]:
         """Return the requests of a record, oldest first."""
+
+    def tap(self, wanted: TapFilter) -> AsyncGenerator[TapLine]:
+        """Yield requests as they end. Raises Rejected if too many watch."""
 
 
 class AccessControl(Protocol):

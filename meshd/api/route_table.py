@@ -78,6 +78,7 @@ from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.model.silence import NewSilence, Silence
 from meshd.spec.model import Project
 from proxy.observe.flight import Flight, RecordInfo
+from proxy.observe.tap import TapLine
 
 _PROJECT: Final = "/v1/projects/{project}"
 _SERVICE: Final = _PROJECT + "/services/{service}"
@@ -277,6 +278,16 @@ RECORD_ROUTES: Final = (
         "GET", "/v1/records/{record}", RecordHandlers.show, _VIEW,
         "The newest requests of a record, oldest first.",
         list[Flight], query=(PATH, STATUS, SLOWER, FLIGHTS), filtered=True,
+    ),
+    ApiRoute(
+        "GET", "/v1/tap", RecordHandlers.tap, _VIEW,
+        "Live requests as they end; without `follow` those of the next second.",
+        list[TapLine], query=(PATH, STATUS, SLOWER, FOLLOW), streams=TapLine, filtered=True,
+    ),
+    ApiRoute(
+        "GET", _SERVICE + "/tap", RecordHandlers.tap_service, _VIEW,
+        "Live requests of a service; without `follow` those of the next second.",
+        list[TapLine], query=(PATH, STATUS, SLOWER, FOLLOW), streams=TapLine,
     ),
 )  # fmt: skip
 

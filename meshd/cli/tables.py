@@ -23,7 +23,7 @@ ROUTES_SHOWN: Final = 2
 """Routes of a service in its row; more would make the table too wide."""
 PROJECT_COLUMNS: Final = ("project", "state", "services", "ready", "wanted", "deployed", "by", "")
 REPLICA_COLUMNS: Final = (
-    "replica", "service", "revision", "phase", "address", "age", "restarts", "in flight",
+    "replica", "service", "revision", "phase", "address", "for", "restarts", "in flight",
     "cpu", "memory", "reason",
 )  # fmt: skip
 EVENT_COLUMNS: Final = ("time", "event", "service", "replica", "what")

@@ -86,7 +86,6 @@ from meshd.scaling.prometheus_queries import PrometheusQueries
 from meshd.spec.model import Service
 from meshd.spec.model.acme import AcmeSettings
 from meshd.store import output_archive, presence, records
-from meshd.store.flight_records import FlightRecords
 from meshd.store.output_archive import OutputArchive
 from meshd.store.store import Store
 from meshd.store.virtual_addresses import VirtualAddressLog
@@ -394,7 +393,7 @@ class Parts:
         )
         nodes = self._nodes = NodeManager(runtime, reconciler, events, clock)
         live = LiveFeed(status.status, call_edges.list, events)
-        flights = Recorder(FlightRecords(settings.state), lookup, ingest, events, clock)
+        flights = Recorder(settings.state, lookup, ingest, events, clock)
         self._ticker = Ticker(
             ingest, stores, self._scaling, reconciler, recorder, flights, live, clock
         )

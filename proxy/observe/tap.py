@@ -1,7 +1,8 @@
 """Live requests for a watcher: the filter, the form, and the limit.
 
 `proxy.worker.taps` installs a `TapLog` in place of the access log while a watcher exists, so that
-it costs nothing otherwise. `meshd.cli.tap` writes the `TapFilter` and reads the `TapLine`s.
+it costs nothing otherwise. `meshd.telemetry.tap_watcher` writes the `TapFilter` and reads the
+`TapLine`s.
 """
 
 import re

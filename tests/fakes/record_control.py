@@ -1,10 +1,11 @@
 """A `RecordControl` over records in memory."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from meshd.model.errors import NotFound
 from proxy.observe.access_log import Entry
 from proxy.observe.flight import Flight, RecordInfo
+from proxy.observe.tap import Matcher, TapFilter, TapLine
 
 
 def flight(target: str = "/a", status: int = 200, total: float = 0.1) -> Flight:
@@ -51,6 +52,13 @@ class FakeRecordControl:
             if record.id == id:
                 return record
         raise NotFound(f"there is no record {id!r}")
+
+    async def tap(self, wanted: TapFilter) -> AsyncGenerator[TapLine]:
+        """Yield the requests that match, once."""
+        matcher = Matcher(wanted)
+        for lost, each in enumerate(self.flights):
+            if matcher.matches(each.request):
+                yield TapLine(each.request, lost)
 
     async def read(self, id: str) -> Sequence[Flight]:
         self.find(id)

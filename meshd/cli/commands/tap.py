@@ -1,7 +1,8 @@
 """`meshd tap`: watch live requests with their timing."""
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,8 +10,8 @@ import click
 
 from meshd.cli import output
 from meshd.cli.options import DURATION, output_option, service_argument, state_option
-from meshd.cli.session import connect, find_service, run_async
-from meshd.cli.tap import Watcher
+from meshd.cli.session import connect, find_service, is_remote, run_async
+from meshd.telemetry.tap_watcher import Watcher
 from proxy.observe.access_log import Entry
 from proxy.observe.tap import Matcher, TapFilter, TapLine
 
@@ -67,21 +68,30 @@ async def command(
     and for the body. Each worker sends at most 200 requests a second; the number of those that were
     left out is shown. It costs the proxy nothing while no one watches.
     """
-    async with connect(state) as client:
-        found = find_service(await client.status(), service) if service else None
-    key = f"{found.project}/{found.name}" if found else ""
-    wanted = make_filter(key, path, status, slower)
-    shown = 0
     try:
-        with Watcher(state, wanted) as watcher:
-            async for line in watcher.lines():
-                _print(line, as_json)
-                shown += 1
-                if count is not None and shown >= count:
-                    break
+        async with connect(state) as client:
+            found = find_service(await client.status(), service) if service else None
+            key = f"{found.project}/{found.name}" if found else ""
+            wanted = make_filter(key, path, status, slower)
+            if is_remote():
+                await _show(client.tap(wanted), count, as_json)
+        if not is_remote():
+            with Watcher(state, wanted) as watcher:
+                await _show(watcher.lines(), count, as_json)
     except asyncio.CancelledError:
         pass  # Ctrl-C ends the display; it is not an error.
     return output.OK
+
+
+async def _show(lines: AsyncGenerator[TapLine], count: int | None, as_json: bool) -> None:
+    """Print requests until there were `count`."""
+    shown = 0
+    async with contextlib.aclosing(lines):
+        async for line in lines:
+            _print(line, as_json)
+            shown += 1
+            if count is not None and shown >= count:
+                break
 
 
 def _print(line: TapLine, as_json: bool) -> None:

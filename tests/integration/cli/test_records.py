@@ -54,6 +54,20 @@ async def test_filters(meshd: Meshd, options: tuple[str, ...], targets: list[str
     assert [each["request"]["target"] for each in json.loads(shown.output)] == targets
 
 
+async def test_live_requests_over_tcp(meshd: Meshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the files of the daemon's machine they come through the API."""
+    monkeypatch.setattr("meshd.cli.commands.tap.is_remote", lambda: True)
+    shown = await meshd("tap", "-o", "json")
+    lines = [json.loads(line) for line in shown.output.splitlines()]
+    assert [each["request"]["target"] for each in lines] == ["/a", "/slow", "/bad\x1b[2J"]
+    slow = await meshd("tap", "--slower-than", "1s", "--status", "2xx", "-n", "1")
+    assert (slow.exit_code, slow.output.splitlines()[0]) == (0, "(1 more)")
+    assert "shop.test/slow" in slow.output
+    assert "\x1b[2J" not in (await meshd("tap")).output
+    unknown = await meshd("tap", "nonsense")
+    assert unknown.exit_code == 1
+
+
 async def test_nonsense_is_refused(meshd: Meshd) -> None:
     assert (await meshd("record", "show", "nonsense")).exit_code == 1
     assert (await meshd("record", "show", "x", "--status", "9xx")).exit_code == 2

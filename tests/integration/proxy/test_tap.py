@@ -4,17 +4,21 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from meshd.cli.commands.tap import format_request, timing
-from meshd.cli.tap import DIRECTORY, Watcher
+from meshd.control.recorder import MAX_WATCHERS, Recorder
+from meshd.model.errors import Rejected
+from meshd.telemetry.tap_watcher import DIRECTORY, Watcher
 from proxy.observe.access_log import AccessLog
 from proxy.observe.tap import TapFilter, TapLine, TapLog
 from proxy.worker.taps import Taps
 from tests.support.proxy_policies import close_after_request, route
 from tests.support.proxy_scene import OK, Client, answers, get, on_uvloop, scene, service
+from tests.support.waiting import wait_until
 
 
 async def ask(client: Client, path: str) -> None:
@@ -142,3 +146,27 @@ def test_lines_are_safe_for_a_terminal() -> None:
     assert "/�[2J�" in text
     assert "retries 1  first-byte-timeout" in text
     assert timing(line.request) == "queue 500 ms, connect 250 ms, first byte 500 ms"
+
+
+@on_uvloop
+async def test_clients_of_the_api_watch_a_bounded_number_at_a_time(state: Path) -> None:
+    unused: Any = None
+    recorder = Recorder(state, unused, unused, unused, time.time)
+    async with scene() as s:
+        taps = Taps(str(state / DIRECTORY), None, s.plane.use_access_log)
+        await s.serve(answers(OK))
+        client = await s.client()
+        watching = [recorder.tap(TapFilter("shop")) for _ in range(MAX_WATCHERS)]
+        lines = [asyncio.ensure_future(anext(each)) for each in watching]
+        await wait_until(lambda: len(list(state.glob(f"{DIRECTORY}/*.json"))) == MAX_WATCHERS)
+        with pytest.raises(Rejected, match="8 clients watch requests already"):
+            recorder.tap(TapFilter("shop"))
+        taps.refresh()
+        await ask(client, "/seen")
+        for line in await asyncio.wait_for(asyncio.gather(*lines), 30):
+            assert line.request.target == "/seen"
+        for each in watching:
+            await each.aclose()
+        assert list(state.glob(f"{DIRECTORY}/*")) == []
+        taps.refresh()
+        await recorder.tap(TapFilter("shop")).aclose()

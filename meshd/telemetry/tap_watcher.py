@@ -1,6 +1,8 @@
 """The watcher's side of `meshd tap`: a socket to which the workers send requests.
 
-Used by `meshd.cli.commands.tap`; `proxy.worker.taps` is the other side, which describes the files.
+Used by `meshd.cli.commands.tap` on the daemon's machine, so that it works while the control process
+does not answer, and by `meshd.control.recorder` for clients of the API. `proxy.worker.taps` is the
+other side, which describes the files.
 """
 
 import asyncio
@@ -8,7 +10,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -61,7 +63,7 @@ class Watcher:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    async def lines(self) -> AsyncIterator[TapLine]:
+    async def lines(self) -> AsyncGenerator[TapLine]:
         """Yield requests as they end."""
         loop = asyncio.get_running_loop()
         renewed = loop.time()
