@@ -4,6 +4,10 @@ Runs the real status, live feed and web server over the simulated mesh of `bench
 service changes every second. The pages are read by another process.
 
     python -m bench.page [--services 50] [--replicas 10] [--seconds 10]
+
+With `--browser` it opens the built page in Chromium instead, see `bench.page_view`:
+
+    python -m bench.page --browser --services 200
 """
 
 import argparse
@@ -12,24 +16,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 import msgspec
 
+from bench import page_view
 from bench.control import Mesh, populate
 from meshd.api.dto import CallEdge, ServiceStatus, Status
 from meshd.api.tcp_address import TcpSettings
 from meshd.control.live import LiveFeed
 from meshd.model.access import Identity, NewSignInLink, Role
-from meshd.ui.assets import Asset
+from meshd.model.history import Sparkline
+from meshd.ui.assets import Asset, load_assets
 from meshd.ui.page import WebPage
 from meshd.ui.settings import PageSettings
 from tests.fakes.control import FakeControl
 
 PAGES: Final = (0, 1, 20)
+SPARK_STEP: Final = 10
+"""Seconds of a point of a sparkline."""
 READER: Final = """
 import socket, sys, threading
 host, port, cookie, key, count = sys.argv[1:]
@@ -53,9 +62,10 @@ class _Control(FakeControl):
         super().__init__()
         self._mesh = mesh
         self._second = 0
-        self.feed = LiveFeed(self._read, self._list_calls, mesh.events)
+        self._keys = [f"{each.project}/{each.name}" for each in mesh.status.status().services]
+        self.feed = LiveFeed(self.read_status, self._list_calls, mesh.events)
 
-    def _read(self) -> Status:
+    def read_status(self) -> Status:
         """Return the status; every service has changed."""
         self._second += 1
         found = self._mesh.status.status()
@@ -67,34 +77,65 @@ class _Control(FakeControl):
     def _list_calls(self, services: Sequence[ServiceStatus], _: float) -> list[CallEdge]:
         return [CallEdge("", f"{each.project}/{each.name}", 1.0, 0.0, 0.1) for each in services]
 
+    def sparklines(self, since: float, project: str) -> Sequence[Sparkline]:
+        count = int(time.time() - since) // SPARK_STEP
+        values = tuple(float(index % 7) for index in range(count))
+        return [
+            Sparkline(key, SPARK_STEP, int(since), *(values,) * 4)
+            for key in self._keys
+            if project in ("", key.partition("/")[0])
+        ]
+
     def follow_live(self, project: str) -> AsyncIterator[msgspec.Raw]:
         return self.feed.follow(project, time.time())
 
 
-async def measure(services: int, replicas: int, seconds: int) -> list[float]:
-    """Return the CPU milliseconds of a second, for each number of pages."""
+@asynccontextmanager
+async def serve_page(
+    services: int, replicas: int, files: Mapping[str, Asset]
+) -> AsyncIterator[tuple[_Control, WebPage, str]]:
+    """Serve the page of a simulated mesh; yields its control, the page and its address."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         mesh = Mesh(Path(folder), asyncio.get_running_loop())
         try:
             await populate(mesh, services, replicas)
             control = _Control(mesh)
             settings = PageSettings(TcpSettings("127.0.0.1:0"))
-            files = {"index.html": Asset("text/html", b"", b"")}
             page = WebPage(settings, files, control.access, time.time)
             async with page.serve(control) as address:
-                cookie, key = await sign_in(page, address)
-                return [
-                    await run_pages(control, address, cookie, key, pages, seconds)
-                    for pages in PAGES
-                ]
+                yield control, page, address
         finally:
             await mesh.close()
 
 
+async def measure(services: int, replicas: int, seconds: int) -> list[float]:
+    """Return the CPU milliseconds of a second, for each number of pages."""
+    files = {"index.html": Asset("text/html", b"", b"")}
+    async with serve_page(services, replicas, files) as (control, page, address):
+        cookie, key = await sign_in(page, address)
+        return [await run_pages(control, address, cookie, key, pages, seconds) for pages in PAGES]
+
+
+async def open_in_browser(services: int, replicas: int, seconds: int) -> None:
+    """Print how the built page does in Chromium."""
+    async with serve_page(services, replicas, load_assets()) as (control, page, _):
+        page_view.print_view(*await page_view.first_view(lambda: create_link(page), services))
+        shown = control.read_status().services[0]
+        key = f"{shown.project}/{shown.name}"
+        found = await page_view.watch_frames(
+            lambda: create_link(page), lambda: control.feed.step(time.time()), key, seconds
+        )
+        page_view.print_frames(found)
+
+
+def create_link(page: WebPage) -> str:
+    """Return a link that signs in."""
+    return page.create_link(Identity("bench", Role.ADMIN), NewSignInLink()).url
+
+
 async def sign_in(page: WebPage, address: str) -> tuple[str, str]:
     """Return the cookie and the key of a session."""
-    link = page.create_link(Identity("bench", Role.ADMIN), NewSignInLink())
-    code = link.url.partition("#code=")[2]
+    code = create_link(page).partition("#code=")[2]
     async with (
         aiohttp.ClientSession() as session,
         session.post(f"http://{address}/session", json={"code": code}) as answer,
@@ -130,7 +171,11 @@ def main() -> None:
     parser.add_argument("--services", type=int, default=50)
     parser.add_argument("--replicas", type=int, default=10)
     parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--browser", action="store_true", help="open the page in Chromium")
     options = parser.parse_args()
+    if options.browser:
+        asyncio.run(open_in_browser(options.services, options.replicas, options.seconds))
+        return
     found = asyncio.run(measure(options.services, options.replicas, options.seconds))
     print(f"{options.services} services with {options.replicas} replicas each, all change")
     for pages, milliseconds in zip(PAGES, found, strict=True):

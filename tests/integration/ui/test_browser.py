@@ -3,13 +3,22 @@
 import asyncio
 import contextlib
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
+from meshd.api.tcp_address import TcpSettings
+from meshd.model.access import Identity, NewSignInLink, Role
+from meshd.ui.assets import load_assets
+from meshd.ui.page import WebPage
+from meshd.ui.settings import PageSettings
+from tests.fakes import traffic
+from tests.fakes.control import FakeControl
 from tests.support.browser import DESKTOP, PHONE, open_page, take_screenshot, violations
 from tests.support.mesh import TestMesh, service_text
 from tests.support.waiting import elapse, wait_until
@@ -25,6 +34,16 @@ services:
     environment: {{CALLS: api}}
     x-mesh: {{routes: [/], scale: {{min: 2, max: 4}}}}
 """
+
+
+SERVICES = 200
+MOST_MS = 1000
+LINE = 100
+COMPLETE = """count => {
+  const table = document.querySelector('table.services');
+  return table?.ariaRowCount == count && performance.now();
+}"""
+"""The table of services has this number of rows, with its head."""
 
 
 @pytest.fixture
@@ -91,6 +110,41 @@ async def test_the_page_shows_and_steers_a_mesh(mesh: TestMesh) -> None:
         load.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await load
+
+
+async def test_a_large_mesh_has_only_the_rows_near_the_window() -> None:
+    control = FakeControl()
+    (one, _) = traffic.status().services
+    control.services = tuple(
+        msgspec.structs.replace(one, name=f"svc-{number:03}", replicas=one.replicas * 5)
+        for number in range(SERVICES)
+    )
+    web = WebPage(
+        PageSettings(TcpSettings("127.0.0.1:0")), load_assets(), control.access, time.time
+    )
+    async with web.serve(control), open_page() as page:
+        link = web.create_link(Identity("root", Role.ADMIN), NewSignInLink())
+        await page.goto(link.url)
+        first = await page.wait_for_function(COMPLETE, arg=SERVICES + 1)
+        milliseconds = await first.json_value()
+        print(f"first view of {SERVICES} services after {milliseconds:.0f} ms")
+        assert milliseconds < 5 * MOST_MS
+        rows = page.locator("table.services tbody tr:not(.left-out)")
+        assert 20 <= await rows.count() <= 100
+        height = await page.evaluate("document.body.scrollHeight")
+        await page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        await page.get_by_role("link", name=f"svc-{SERVICES - 1}", exact=True).wait_for()
+        assert await rows.count() <= 100
+        # A line about the connection may come and go above.
+        assert abs(await page.evaluate("document.body.scrollHeight") - height) < LINE
+        await check(page, "overview-large")
+        await page.get_by_role("searchbox", name="Filter services").fill("svc-007")
+        await wait_until(lambda: _count_is(rows, 1), 5, "one row")
+        assert "svc-007" in await rows.inner_text()
+
+
+async def _count_is(rows: Any, count: int) -> bool:
+    return bool(await rows.count() == count)
 
 
 async def _has_load(row: Any) -> bool:

@@ -12,18 +12,20 @@ interface Props {
   columns: Column[];
   /** The rows. */
   children: ComponentChildren;
+  /** The number of rows, if the children are a `LongBody`. */
+  rows?: number;
   /** What is shown instead of rows, if there are none. */
   empty?: ComponentChildren;
 }
 
 export const number = (name: string): Column => ({ name, number: true });
 
-export function Table({ label, labelledBy, columns, children, empty }: Props) {
+export function Table({ label, labelledBy, columns, children, rows, empty }: Props) {
   return (
     <div class="panel scroll" role="region" aria-label={label} aria-labelledby={labelledBy} tabIndex={0}>
-      <table>
+      <table aria-rowcount={rows === undefined ? undefined : rows + 1}>
         <thead>
-          <tr>
+          <tr aria-rowindex={rows === undefined ? undefined : 1}>
             {columns.map((column) => {
               const { name, number, hidden } = typeof column === "string" ? { name: column } : column;
               return (
@@ -34,7 +36,7 @@ export function Table({ label, labelledBy, columns, children, empty }: Props) {
             })}
           </tr>
         </thead>
-        <tbody>{children}</tbody>
+        {rows === undefined ? <tbody>{children}</tbody> : children}
       </table>
       {empty}
     </div>

@@ -3,12 +3,16 @@
 import { useMemo, useState } from "preact/hooks";
 import { rate, seconds, success } from "../format";
 import { keyOf, useLive } from "../live";
+import { LongBody } from "../parts/LongBody";
 import { toneOf } from "../parts/status";
 import { Table, number } from "../parts/Table";
 import { serviceLink } from "../router";
 import type { Call, Service } from "../types";
 import { HEIGHT, layOut, OUTSIDE, WIDTH, type Line, type Place } from "./layout";
 
+const COLUMNS = ["Caller", "Service", number("Requests/s"), number("Success"), number("p95")];
+/** Edges up to which requests are seen to flow: more would keep a browser busy all the time. */
+const MAX_FLOWS = 40;
 
 export function MapView() {
   const mesh = useLive();
@@ -43,7 +47,7 @@ export function MapView() {
             {lines.map((line) => {
               const id = `${line.call.caller}>${line.call.service}`;
               const call = current.get(id);
-              return call && <Edge key={id} call={call} line={line} share={call.rps / most} />;
+              return call && <Edge key={id} call={call} line={line} share={call.rps / most} flows={lines.length <= MAX_FLOWS} />;
             })}
           </g>
           {places.map((place) =>
@@ -64,12 +68,15 @@ export function MapView() {
         <h2 id="calls">Calls</h2>
         <Table
           labelledBy="calls"
-          columns={["Caller", "Service", number("Requests/s"), number("Success"), number("p95")]} empty={!calls.length && <p class="empty">No calls in the last seconds.</p>}
+          columns={COLUMNS}
+          empty={!calls.length && <p class="empty">No calls in the last seconds.</p>}
+          rows={calls.length}
         >
-          {[...calls]
-            .sort((a, b) => b.rps - a.rps)
-            .map((call) => (
-              <tr key={`${call.caller}>${call.service}`}>
+          <LongBody
+            items={[...calls].sort((a, b) => b.rps - a.rps)}
+            columns={COLUMNS.length}
+            row={(call, index) => (
+              <tr key={`${call.caller}>${call.service}`} aria-rowindex={index}>
                 <th scope="row">{call.caller ? <a href={serviceLink(call.caller)}>{short(call.caller, several)}</a> : "outside"}</th>
                 <td>
                   <a href={serviceLink(call.service)}>{short(call.service, several)}</a>
@@ -78,7 +85,8 @@ export function MapView() {
                 <td class="number">{call.errors === null ? "–" : success(call.rps, call.errors)}</td>
                 <td class="number">{seconds(call.p95)}</td>
               </tr>
-            ))}
+            )}
+          />
         </Table>
       </section>
     </>
@@ -109,14 +117,14 @@ function Node({ place, service, several }: { place: Place; service: Service | un
   );
 }
 
-function Edge({ call, line, share }: { call: Call; line: Line; share: number }) {
+function Edge({ call, line, share, flows }: { call: Call; line: Line; share: number; flows: boolean }) {
   const failing = call.errors !== null && call.rps > 0 && call.errors / call.rps > 0.01;
   const width = 1.25 + 3 * Math.sqrt(share);
   const details = [call.errors === null ? "" : success(call.rps, call.errors), call.p95 === null ? "" : seconds(call.p95)].filter(Boolean);
   return (
     <g class={failing ? "edge failing" : "edge"}>
       <path d={line.path} stroke-width={width} />
-      <path d={line.path} stroke-width={width} class="flow" />
+      {flows && <path d={line.path} stroke-width={width} class="flow" />}
       <text x={line.labelX} y={line.labelY + 4} text-anchor="middle">
         <tspan class="rate">{rate(call.rps)}/s</tspan>
         {details.length > 0 && <tspan class="detail">{` · ${details.join(" · ")}`}</tspan>}

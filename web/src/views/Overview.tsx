@@ -4,6 +4,7 @@ import { memo } from "preact/compat";
 import { useMemo, useState } from "preact/hooks";
 import { rate, seconds, success } from "../format";
 import { keyOf, useLive, type Live, type Spark as SparkData } from "../live";
+import { LongBody } from "../parts/LongBody";
 import { Badge, needsAttention, ReplicaDots, toneOf } from "../parts/status";
 import { Spark } from "../parts/Spark";
 import { serviceLink } from "../router";
@@ -11,6 +12,7 @@ import type { Service } from "../types";
 
 type Order = "name" | "rps" | "p95" | "errors";
 
+const COLUMNS = 7;
 const ORDERS: Record<Order, (a: Service, b: Service) => number> = {
   name: (a, b) => keyOf(a).localeCompare(keyOf(b)),
   rps: (a, b) => b.rps - a.rps,
@@ -28,6 +30,8 @@ export function Overview() {
     [mesh.sorted, filter, order],
   );
   const troubled = mesh.sorted.filter(needsAttention);
+  // The width of the first column does not depend on which rows are in the document.
+  const longest = useMemo(() => Math.max(0, ...shown.map((each) => (several ? keyOf(each) : each.name).length)), [shown, several]);
   return (
     <>
       <h1 class="hidden">Overview</h1>
@@ -61,9 +65,9 @@ export function Overview() {
           />
         </div>
         <div class="panel scroll" role="region" aria-labelledby="services" tabIndex={0}>
-          <table class="services">
+          <table class="services" aria-rowcount={shown.length + 1} style={{ "--longest": `${longest}ch` }}>
             <thead>
-              <tr>
+              <tr aria-rowindex={1}>
                 <Head name="Service" id="name" order={order} set={setOrder} />
                 <th scope="col">State</th>
                 <th scope="col">Replicas</th>
@@ -75,11 +79,11 @@ export function Overview() {
                 </th>
               </tr>
             </thead>
-            <tbody>
-              {shown.map((service) => (
-                <Row key={keyOf(service)} service={service} spark={mesh.sparks.get(keyOf(service))} several={several} />
-              ))}
-            </tbody>
+            <LongBody
+              items={shown}
+              columns={COLUMNS}
+              row={(service, index) => <Row key={keyOf(service)} index={index} service={service} spark={mesh.sparks.get(keyOf(service))} several={several} />}
+            />
           </table>
           {shown.length === 0 && (
             <p class="empty">
@@ -122,11 +126,18 @@ function Head({ name, id, order, set, numeric }: HeadProps) {
   );
 }
 
-const Row = memo(function Row({ service, spark, several }: { service: Service; spark: SparkData | undefined; several: boolean }) {
+interface RowProps {
+  index: number;
+  service: Service;
+  spark: SparkData | undefined;
+  several: boolean;
+}
+
+const Row = memo(function Row({ index, service, spark, several }: RowProps) {
   const errors = service.errors_per_second;
   const failing = service.rps > 0 && errors / service.rps > 0.01;
   return (
-    <tr>
+    <tr aria-rowindex={index}>
       <th scope="row">
         <a href={serviceLink(keyOf(service))}>
           {several && <span class="muted">{service.project}/</span>}
