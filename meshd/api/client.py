@@ -50,6 +50,7 @@ from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
 from meshd.model.history import HistoryPoint, MeshThen
 from meshd.model.job import Job, JobLine, JobOrder
+from meshd.model.node_proxy import NewJoinToken
 from meshd.model.output import OutputQuery
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
@@ -305,6 +306,15 @@ class Client:
         query = f"seconds={seconds:.0f}&force={int(force)}&dry_run={int(dry_run)}"
         raw = await self._call("POST", f"v1/nodes/{_quoted(node)}/drain?{query}")
         return msgspec.json.decode(raw, type=NodeDrain)
+
+    async def make_join_token(self, seconds: float) -> NewJoinToken:
+        """Return a new token with which the proxy of one node may join."""
+        raw = await self._call("POST", f"v1/join-tokens?seconds={int(seconds)}")
+        return msgspec.json.decode(raw, type=NewJoinToken)
+
+    async def remove_node_proxy(self, node: str) -> None:
+        """Refuse the proxy of a node from now on."""
+        await self._call("DELETE", f"v1/nodes/{_quoted(node)}/proxy")
 
     async def cordon_node(self, node: str) -> None:
         """Place no new replicas on a node."""

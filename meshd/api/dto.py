@@ -13,6 +13,7 @@ import msgspec
 from meshd.model.base import RequestBody, Value
 from meshd.model.event import Event
 from meshd.model.job import Job
+from meshd.model.node_proxy import NodeProxyStatus
 from meshd.model.release import Release
 from meshd.model.scaling import CallerSeen, TrafficSpan
 
@@ -329,6 +330,7 @@ class NodeStatus(Value, frozen=True):
       reserve, those of others included.
     - `drain`: how far the drain is; empty: it is not being drained.
     - `problem`: why the last drain failed.
+    - `proxy`: its proxy, if that has joined (`meshd node join`).
     """
 
     name: str
@@ -345,6 +347,7 @@ class NodeStatus(Value, frozen=True):
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     drain: str = ""
     problem: str = ""
+    proxy: NodeProxyStatus | None = None
 
 
 class NodeDrain(Value, frozen=True):

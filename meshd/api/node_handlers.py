@@ -14,9 +14,10 @@ from meshd.api.requests import caller
 from meshd.api.responses import json_response, page_response
 
 _DAY: Final = 86400
-"""The longest time for a drain, in seconds."""
+"""The longest time for a drain, and for a join token, in seconds."""
 SECONDS: Final = NumberParameter("seconds", 600, _DAY, "Seconds after which the drain gives up.")
 LEAVE_VOLUMES: Final = FlagParameter("force", "Leave volumes on the node behind.")
+TOKEN_SECONDS: Final = NumberParameter("seconds", 3600, _DAY, "Seconds for which it is valid.")
 DRY_RUN: Final = FlagParameter("dry_run", "Only say what would move and what prevents it.")
 
 
@@ -42,6 +43,14 @@ class NodeHandlers:
 
     async def uncordon(self, request: web.Request) -> web.Response:
         await self._nodes().uncordon(_name(request), caller(request))
+        return web.Response(status=204)
+
+    async def make_token(self, request: web.Request) -> web.Response:
+        seconds = max(1, TOKEN_SECONDS.read(request))
+        return json_response(await self._nodes().make_token(seconds, caller(request)), 201)
+
+    async def remove_proxy(self, request: web.Request) -> web.Response:
+        await self._nodes().remove_proxy(_name(request), caller(request))
         return web.Response(status=204)
 
     async def rebalance(self, request: web.Request) -> web.Response:

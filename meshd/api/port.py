@@ -40,6 +40,7 @@ from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
 from meshd.model.history import HistoryPoint, LatencyMap, MeshThen, Sparkline
 from meshd.model.job import Job, JobOrder
+from meshd.model.node_proxy import NewJoinToken
 from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
@@ -289,6 +290,13 @@ class NodeControl(Protocol):
 
     async def rebalance(self, dry_run: bool, who: str) -> Rebalance:
         """Begin to spread each service evenly over the nodes, one replica at a time."""
+
+    async def make_token(self, seconds: float, who: str) -> NewJoinToken:
+        """Return a new token with which the proxy of one node may join. Raises Rejected if there is
+        no port for them."""
+
+    async def remove_proxy(self, node: str, who: str) -> None:
+        """Refuse the proxy of a node from now on. Raises Rejected as `make_token`, and NotFound."""
 
 
 class VolumeControl(Protocol):

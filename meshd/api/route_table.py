@@ -50,7 +50,7 @@ from meshd.api.handlers import (
     RecordHandlers,
 )
 from meshd.api.job_handlers import BEFORE, FOLLOW_JOB, JOBS, JobHandlers
-from meshd.api.node_handlers import DRY_RUN, LEAVE_VOLUMES, SECONDS, NodeHandlers
+from meshd.api.node_handlers import DRY_RUN, LEAVE_VOLUMES, SECONDS, TOKEN_SECONDS, NodeHandlers
 from meshd.api.openapi import DescriptionHandlers
 from meshd.api.page_handlers import FOLLOWED, LATENCIES, SPARKLINES, PageHandlers
 from meshd.api.port import Control
@@ -73,6 +73,7 @@ from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
 from meshd.model.history import HistoryPoint, LatencyMap, MeshThen, Sparkline
 from meshd.model.job import Job, JobLine, JobOrder
+from meshd.model.node_proxy import NewJoinToken
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.model.silence import NewSilence, Silence
@@ -252,6 +253,15 @@ NODE_ROUTES: Final = (
     ApiRoute(
         "POST", "/v1/nodes/{node}/uncordon", NodeHandlers.uncordon, _OPERATE,
         "Place replicas on a node again; ends its drain.", status=204,
+    ),
+    ApiRoute(
+        "POST", "/v1/join-tokens", NodeHandlers.make_token, _ADMIN,
+        "A token with which the proxy of one node may join.",
+        NewJoinToken, 201, (TOKEN_SECONDS,),
+    ),
+    ApiRoute(
+        "DELETE", "/v1/nodes/{node}/proxy", NodeHandlers.remove_proxy, _ADMIN,
+        "Refuse the proxy of a node from now on.", status=204,
     ),
     ApiRoute(
         "POST", "/v1/rebalance", NodeHandlers.rebalance, _OPERATE,

@@ -71,6 +71,7 @@ class DaemonOptions:
     - `api`: where the API is served over TCP; None: at the Unix socket only.
     - `ui`: where the web page is served; None: nowhere.
     - `lease`: name of the lease of which one holder leads; empty: there are no others.
+    - `node_listen`: address for the proxies of other nodes; empty: none.
     - `record`: whether the proxy workers have a flight recorder.
     - `filter_host`: limit what containers of internal networks reach on the host.
     """
@@ -88,6 +89,7 @@ class DaemonOptions:
     api: TcpSettings | None = None
     ui: PageSettings | None = None
     lease: str = ""
+    node_listen: str = ""
 
     def config(self) -> SupervisorConfig:
         """Return the configuration of the supervisor and its children. The keeper starts first
@@ -101,6 +103,7 @@ class DaemonOptions:
                 *(() if self.adopt else ("--no-adopt",)),
                 *(() if self.filter_host else ("--no-filter",)),
                 *(("--lease", self.lease) if self.lease else ()),
+                *((f"--node-listen={self.node_listen}",) if self.node_listen else ()),
                 *_edge_arguments(self.proxy),
                 *_api_arguments(self.api),
                 *_ui_arguments(self.ui),
@@ -318,7 +321,8 @@ def check_addresses(options: DaemonOptions) -> None:
     listen = [("--listen", address) for address in options.listen]
     api = [("--api", options.api.address)] if options.api else []
     page = [("--ui", options.ui.tcp.address)] if options.ui and options.ui.strict else []
-    for option, address in [*listen, ("--metrics", options.metrics), *api, *page]:
+    nodes = [("--node-listen", options.node_listen)] if options.node_listen else []
+    for option, address in [*listen, ("--metrics", options.metrics), *api, *page, *nodes]:
         try:
             parsed = addresses.parse(address)
             if not parsed.path:

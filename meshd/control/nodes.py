@@ -7,7 +7,7 @@ the node itself, so that a meshd which takes over continues; a rebalance ends wi
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -16,6 +16,7 @@ from meshd.capacity import node_drain, rebalance
 from meshd.capacity.node_drain import DrainAction
 from meshd.model.errors import NotFound, Rejected, StoreWriteError
 from meshd.model.event import Kind
+from meshd.model.node_proxy import NewJoinToken
 from meshd.model.operation import SetAvailability
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ENDED
@@ -25,6 +26,9 @@ from meshd.reconcile.loop import Reconciler
 from meshd.runtime.base import ONE_NODE, Runtime, RuntimeFailure
 from meshd.store.events import EventLog
 
+if TYPE_CHECKING:
+    from meshd.node_proxy.server import NodeServer
+
 _log = structlog.stdlib.get_logger(__name__)
 PAUSE: Final = 1.0
 """Seconds between two looks at the nodes that are drained: what is left takes seconds."""
@@ -33,7 +37,7 @@ NAMES_SHOWN: Final = 5
 
 
 class NodeManager:
-    """The nodes of the runtime."""
+    """The nodes of the runtime. `proxies`: the port for proxies of other nodes, if it is open."""
 
     def __init__(
         self,
@@ -41,7 +45,9 @@ class NodeManager:
         reconciler: Reconciler,
         events: EventLog,
         clock: Callable[[], float],
+        proxies: "NodeServer | None" = None,
     ) -> None:
+        self._proxies = proxies
         self._runtime = runtime
         self._reconciler = reconciler
         self._events = events
@@ -52,6 +58,7 @@ class NodeManager:
     async def nodes(self) -> Sequence[NodeStatus]:
         """See `NodeControl.nodes`."""
         view, now = self._reconciler.view(), self._clock()
+        proxies = {each.name: each for each in self._proxies.status()} if self._proxies else {}
         found = []
         for node in await self._runtime.all_nodes():
             here = node_drain.replicas_on(node.name, view.observed.replicas)
@@ -71,9 +78,28 @@ class NodeManager:
                     labels=dict(node.labels),
                     drain=_describe_drain(node, here, now),
                     problem=self._problems.get(node.name, ""),
+                    proxy=proxies.pop(node.name.lower(), None),
                 )
             )
-        return found
+        # A node without an engine of the runtime may have a proxy.
+        found += [NodeStatus(each.name, "", "", proxy=each) for each in proxies.values()]
+        return sorted(found, key=lambda each: each.name)
+
+    async def make_token(self, seconds: float, who: str) -> NewJoinToken:
+        """See `NodeControl.make_token`."""
+        return self._open_port().make_token(seconds, who)
+
+    async def remove_proxy(self, node: str, who: str) -> None:
+        """See `NodeControl.remove_proxy`."""
+        self._open_port().remove(node, who)
+
+    def _open_port(self) -> "NodeServer":
+        if self._proxies is None:
+            raise Rejected(
+                "this meshd has no port for the proxies of other nodes; start it with `meshd up "
+                "--node-listen ADDR`"
+            )
+        return self._proxies
 
     async def drain(
         self, node: str, seconds: float, force: bool, dry_run: bool, who: str

@@ -43,6 +43,7 @@ async def _main(options: argparse.Namespace) -> None:
             api=read_api(options),
             ui=read_ui(options),
             lease=options.lease,
+            node_listen=options.node_listen,
             acme=read_acme(os.environ.get(ACME_VARIABLE, "")),
         )
     )
@@ -101,6 +102,7 @@ def main() -> int:
     parser.add_argument("--ui-host", action="append", default=[], metavar="NAME")
     parser.add_argument("--ui-strict", action="store_true")
     parser.add_argument("--lease", default="", metavar="NAME")
+    parser.add_argument("--node-listen", default="", metavar="ADDRESS")
     options = parser.parse_args()
     set_up_logging()
     options.state.mkdir(mode=0o700, parents=True, exist_ok=True)

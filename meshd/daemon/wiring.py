@@ -44,6 +44,7 @@ from meshd.control.status_reader import StatusReader
 from meshd.control.volumes import VolumeManager
 from meshd.daemon.clock_watch import ClockWatch
 from meshd.daemon.leadership import Leadership
+from meshd.daemon.node_channel import NodeChannel
 from meshd.daemon.scale_from_zero_feed import ScaleFromZeroFeed
 from meshd.daemon.standby import StandbyControl
 from meshd.daemon.stores import Stores
@@ -129,6 +130,7 @@ class DaemonSettings:
     - `api`: where the API is served over TCP; None: at the Unix socket only.
     - `ui`: where the web page is served; None: nowhere.
     - `lease`: name of the lease of which one holder leads; empty: there are no others.
+    - `node_listen`: address (`HOST:PORT`) for the proxies of other nodes; empty: there are none.
     """
 
     state: Path
@@ -144,6 +146,7 @@ class DaemonSettings:
     api: TcpSettings | None = None
     ui: PageSettings | None = None
     lease: str = ""
+    node_listen: str = ""
 
 
 ENGINE_FOLDERS: Final = dict.fromkeys(("docker", "swarm"), (Path("/var/lib/docker"),))
@@ -260,6 +263,7 @@ class Parts:
         )
         self._zero_feed = ScaleFromZeroFeed(counters, clock)
         call_edges = CallEdges()
+        channel: NodeChannel
         worker_events = WorkerEvents(
             ingest,
             events,
@@ -267,11 +271,24 @@ class Parts:
             self._zero_feed.requests_parked,
             wake.set,
             clock,
+            lambda number: channel.worker_name(number),  # noqa: PLW0108 (made below)
+        )
+        channel = NodeChannel(
+            settings.node_listen,
+            worker_events.take,
+            lambda kind, text: events.record(clock(), kind, text),
+            clock,
         )
         virtual = VirtualAddresses(VirtualAddressLog(store))
         gateways = Gateways(runtime, virtual, ipv6=has_ipv6())
         publisher = self._publisher = Publisher(
-            settings.state / "feed.sock", store.next_epoch(), worker_events.take
+            settings.state / "feed.sock", store.next_epoch(), channel.take, channel.proxies
+        )
+        self._node_server = channel.make_server(
+            settings.state,
+            store,
+            publisher,
+            lambda: leadership is None or leadership.remaining() > 0,
         )
         watch = self._watch = RuntimeWatcher(runtime, wake.set)
         claims = ProjectClaims(
@@ -391,7 +408,7 @@ class Parts:
             enforcement_state=lambda: enforcement.state if enforcement else "",
             clock=clock,
         )
-        nodes = self._nodes = NodeManager(runtime, reconciler, events, clock)
+        nodes = self._nodes = NodeManager(runtime, reconciler, events, clock, self._node_server)
         live = LiveFeed(status.status, call_edges.list, events)
         flights = Recorder(settings.state, lookup, ingest, events, clock)
         self._ticker = Ticker(
@@ -471,6 +488,7 @@ class Parts:
         async with (
             serve(self._control, socket, settings.metrics, settings.api) as serving,
             self._page.serve(self._control) as page_address,
+            self._node_server.serve() if self._node_server else contextlib.nullcontext(),
         ):
             _log.info(
                 "control process ready",

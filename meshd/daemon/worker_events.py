@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from meshd.model.event import Kind
+from meshd.model.node_proxy import is_local_worker
 from meshd.model.service_key import base_key, split_key
 from meshd.store.events import EventLog
 from meshd.telemetry.fold import fold_ports
@@ -39,6 +40,7 @@ class WorkerEvents:
     - `readers`: called with each report, after `ingest` has it.
     - `on_parked`: called when requests wait for a service without replicas.
     - `wake`: called after each other message.
+    - `worker_name`: returns how texts name a worker.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class WorkerEvents:
         on_parked: Callable[[Wake], None],
         wake: Callable[[], None],
         clock: Callable[[], float],
+        worker_name: Callable[[int], str] = "worker {}".format,
     ) -> None:
+        self._worker_name = worker_name
         self._ingest = ingest
         self._events = events
         self._readers = readers
@@ -101,7 +105,7 @@ class WorkerEvents:
         self._events.record(
             self._clock(),
             Kind.ENDPOINT_EJECTED,
-            f"was ejected by worker {ejected.worker}: {ejected.cause}",
+            f"was ejected by {self._worker_name(ejected.worker)}: {ejected.cause}",
             project=project,
             service=service,
             replica=ejected.endpoint,
@@ -120,8 +124,8 @@ class WorkerEvents:
         if before is None or before.reason != refused.reason:
             at = refused.generation
             text = (
-                f"worker {refused.worker} rejected snapshot {at.epoch}.{at.number} and still "
-                f"uses the previous one: {refused.reason}"
+                f"{self._worker_name(refused.worker)} rejected snapshot {at.epoch}.{at.number} and "
+                f"still uses the previous one: {refused.reason}"
             )
             self._events.record(self._clock(), Kind.SNAPSHOT_REFUSED, text)
 
@@ -146,16 +150,20 @@ class WorkerEvents:
         self._short_until[report.worker] = now + SHORTAGE_OVER
         if not known:
             text = (
-                f"worker {report.worker} has too few file descriptors (the limit of open files is "
-                f"{report.descriptor_limit}): new clients and requests wait; raise the limit"
+                f"{self._worker_name(report.worker)} has too few file descriptors (the limit of "
+                f"open files is {report.descriptor_limit}): new clients and requests wait; raise "
+                "the limit"
             )
             self._events.record(now, Kind.WORKER_SHORT, text)
 
     def _set_workers(self, live: frozenset[int]) -> None:
         self._ingest.set_workers(live)
         gone, new = self._live - live, live - self._live
-        if gone and self._live:
-            text = f"worker {_numbers(gone)} ended; live: {_numbers(live)}"
+        ended = frozenset(filter(is_local_worker, gone))
+        if ended:
+            # A node whose connection ended has an own event, and its workers continue.
+            rest = frozenset(filter(is_local_worker, live))
+            text = f"worker {_numbers(ended)} ended; live: {_numbers(rest)}"
             self._events.record(self._clock(), Kind.WORKER_REPLACED, text)
         elif new and self._live:
             _log.info("workers changed", live=sorted(live))

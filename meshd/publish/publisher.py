@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 import structlog
@@ -38,6 +38,20 @@ MAX_REMEMBERED: Final = 10_000
 """Endpoints out of use whose generation is remembered: twice the most replicas of a service."""
 
 
+class OtherProxies(Protocol):
+    """The proxies of other nodes, which get the same snapshots."""
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Send a snapshot to all of them."""
+
+    def is_drained(self, endpoint: str, unused_since: Generation) -> bool:
+        """Return whether all of them have that snapshot, and no request in flight on the
+        endpoint."""
+
+    def has_installed(self, generation: Generation) -> bool:
+        """Return whether all that are connected have that snapshot."""
+
+
 class Publisher:
     """Sends the snapshots of one epoch, and tracks what the workers acknowledge.
 
@@ -48,9 +62,17 @@ class Publisher:
     - `live`: numbers of the live workers.
     - `bound`: addresses that the workers listen on, by listener; `refused`: errors by listener.
     - `supervisor`: process id of the supervisor; 0 before the first connection.
+
+    `others` are the proxies of other nodes, if there may be some.
     """
 
-    def __init__(self, path: Path, epoch: int, on_message: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        epoch: int,
+        on_message: Callable[[Message], None],
+        others: OtherProxies | None = None,
+    ) -> None:
         self.path = path
         self.generation = Generation(epoch, 0)
         self.held = Generation()
@@ -61,6 +83,7 @@ class Publisher:
         self.current: Snapshot | None = None
         self.supervisor = 0
         self._on_message = on_message
+        self._others = others
         self._acks: dict[int, Ack] = {}
         self._ready: frozenset[str] = frozenset()
         self._unused_since: dict[str, Generation] = {}
@@ -151,7 +174,19 @@ class Publisher:
         self._record_unused(snapshot)
         self._send(difference(current, snapshot))
         self.current = snapshot
+        if self._others is not None:
+            self._others.publish(snapshot)
         return True
+
+    def raise_above(self, held: Generation) -> None:
+        """Give the current snapshot, and later ones, a generation above one that a proxy has from
+        another control process."""
+        if held < self.generation:
+            return
+        self.generation = Generation(held.epoch + 1, 0)
+        current, self.current = self.current, None
+        if current is not None:
+            self.publish(current)
 
     def _record_unused(self, snapshot: Snapshot) -> None:
         """Remember the generation in which an endpoint stopped being ready."""
@@ -185,6 +220,8 @@ class Publisher:
             return False
         if all(each.token != token for each in current.challenges):
             return False
+        if self._others is not None and not self._others.has_installed(current.generation):
+            return False
         acks = [self._acks.get(worker) for worker in self.live]
         return all(ack is not None and ack.generation >= current.generation for ack in acks)
 
@@ -198,7 +235,7 @@ class Publisher:
             ack = self._acks.get(worker)
             if ack is None or ack.generation < unused_since or name in ack.busy:
                 return False
-        return True
+        return self._others is None or self._others.is_drained(name, unused_since)
 
 
 def _peer_pid(writer: asyncio.StreamWriter) -> int:

@@ -1,8 +1,9 @@
 """What another control process needs to continue where this one stopped, as bytes.
 
 `meshd.daemon.wiring` stores it with the lease of a Swarm, and restores it when another process
-takes over: projects, revisions, rollouts, overrides, numbers of the autoscaler, releases, tokens
-and the identity of the mesh. Events, decisions, traffic and jobs stay where they are.
+takes over: projects, revisions, rollouts, overrides, numbers of the autoscaler, releases, tokens,
+joined nodes, the authority of the mesh and its identity. Events, decisions, traffic and jobs stay
+where they are.
 """
 
 import json
@@ -24,8 +25,10 @@ TABLES: Final = (
     "release",
     "schedule",
     "token",
+    "node_proxy",
+    "join_token",
 )
-_IDENTITY: Final = ("instance", "secret")
+_IDENTITY: Final = ("instance", "secret", "authority_key", "authority_certificate")
 """The rows of `meta` that are shared; the others are about one host."""
 
 

@@ -149,6 +149,10 @@ MIGRATIONS: Final = (
     """
     CREATE TABLE history (at INTEGER PRIMARY KEY, body BLOB NOT NULL);
     """,
+    """
+    CREATE TABLE node_proxy (name TEXT PRIMARY KEY, joined REAL NOT NULL) WITHOUT ROWID;
+    CREATE TABLE join_token (id TEXT PRIMARY KEY, expires REAL NOT NULL) WITHOUT ROWID;
+    """,
 )
 """One script for each schema version. Never edit a released one: add another."""
 

@@ -6,6 +6,7 @@ import msgspec
 
 from meshd.api.dto import NodeDrain, NodeStatus, Rebalance
 from meshd.model.errors import NotFound, Rejected
+from meshd.model.node_proxy import NewJoinToken
 
 
 class FakeNodeControl:
@@ -59,6 +60,14 @@ class FakeNodeControl:
     async def uncordon(self, node: str, who: str) -> None:
         self.calls.append(("uncordon", node, who))
         self._change(node, availability="active")
+
+    async def make_token(self, seconds: float, who: str) -> NewJoinToken:
+        self.calls.append(("make_token", seconds, who))
+        return NewJoinToken("meshd-join-1-abc", 1000.0, 15779)
+
+    async def remove_proxy(self, node: str, who: str) -> None:
+        self.calls.append(("remove_proxy", node, who))
+        self._change(node, proxy=None)
 
     async def rebalance(self, dry_run: bool, who: str) -> Rebalance:
         self.calls.append(("rebalance", dry_run, who))

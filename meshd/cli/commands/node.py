@@ -1,6 +1,7 @@
-"""`meshd node`: cordon, drain and uncordon a node."""
+"""`meshd node`: cordon, drain and uncordon a node; run the proxy of a node."""
 
 import asyncio
+import platform
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -9,18 +10,21 @@ import click
 
 from meshd.api.client import Client
 from meshd.api.dto import NodeDrain, NodeStatus
-from meshd.cli import output
+from meshd.cli import daemon_process, output, proxy_options
+from meshd.cli.commands.up import LISTEN, default_workers
 from meshd.cli.options import POSITIVE_DURATION, detach_option, output_option, state_option
 from meshd.cli.session import connect, run_async
 from meshd.model.errors import NotFound
 
 POLL_SECONDS: Final = 0.5
 """Seconds between two looks at a drain: the daemon takes a step each second."""
+MAX_TOKEN_SECONDS: Final = 86400.0
+"""The longest life of a join token: what is not used the same day is forgotten."""
 
 
-@click.group("node", short_help="Cordon, drain and uncordon a node.")
+@click.group("node", short_help="Cordon, drain and uncordon a node; run its proxy.")
 def command() -> None:
-    """Take a node out of use for maintenance, and use it again."""
+    """Take a node out of use for maintenance, and use it again. Run the proxy of a node."""
 
 
 @command.command("drain", short_help="Move the replicas of a node to other nodes.")
@@ -126,6 +130,105 @@ async def uncordon(node: str, state: Path) -> int:
     await _call(node, state, Client.uncordon_node)
     output.print_line(f"{node} takes replicas again; `meshd rebalance` moves some there")
     return output.OK
+
+
+@command.command("token", short_help="Make a token with which one node may join.")
+@click.option(
+    "--expires",
+    type=POSITIVE_DURATION,
+    default="1h",
+    show_default=True,
+    help="Valid for this time, at most 1d.",
+)
+@output_option
+@state_option
+@run_async
+async def token(expires: float, as_json: bool, state: Path) -> int:
+    """Print a token with which the proxy of one node may join, once.
+
+    The daemon needs a port for nodes (`meshd up --node-listen`). Store the token in a file that
+    only root may read, and delete it afterwards:
+
+    \b
+      meshd node token > join-token
+      meshd node join MANAGER --token-file join-token        # on the node
+    """
+    if expires > MAX_TOKEN_SECONDS:
+        raise click.UsageError("--expires is longer than 1d")
+    async with connect(state) as client:
+        made = await client.make_join_token(max(1.0, expires))
+    if as_json:
+        output.print_json(made)
+    else:
+        output.print_line(made.secret)
+        output.print_error(
+            f"valid until {output.format_time(made.expires)}, for one node: meshd node join "
+            f"ADDRESS:{made.port} --token-file FILE"
+        )
+    return output.OK
+
+
+@command.command("remove", short_help="Refuse the proxy of a node from now on.")
+@click.argument("node")
+@state_option
+@run_async
+async def remove(node: str, state: Path) -> int:
+    """Disconnect the proxy of NODE, and refuse it from now on; a new token lets it join again.
+
+    It serves its last snapshot until it is stopped. The replicas on the node are not affected.
+    """
+    await _call(node, state, Client.remove_node_proxy)
+    output.print_line(f"{node}: its proxy was removed")
+    return output.OK
+
+
+@command.command("join", short_help="Run the proxy of this node.")
+@click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
+@click.option(
+    "--token-file",
+    default="",
+    metavar="FILE",
+    help="File with a token from `meshd node token`; - reads standard input. Needed the first "
+    "time; later the node has a certificate.",
+)
+@click.option(
+    "--name",
+    default=lambda: platform.node().lower(),
+    show_default="host name",
+    help="Name of this node, the first time.",
+)
+@proxy_options.listen_option(LISTEN)
+@proxy_options.workers_option(default_workers, "one per CPU, at most 4")
+@state_option
+def join(
+    addresses: tuple[str, ...],
+    token_file: str,
+    name: str,
+    listen: tuple[str, ...],
+    workers: int,
+    state: Path,
+) -> None:
+    """Join the mesh, then run its proxy on this node until Ctrl-C, which lets open requests finish.
+
+    ADDRESS is where a daemon was started with --node-listen: HOST or HOST:PORT. Of several daemons
+    with the same --lease give all; the one that leads is used. The connection is encrypted; each
+    side proves that it belongs to the mesh. The proxy has the routes and replicas of the mesh, and
+    keeps the last ones on disk: while no daemon can be reached, it serves on with them.
+    """
+    # Imported here: these modules and their libraries take 10 MiB.
+    from meshd.cli import node_join
+    from meshd.node_proxy.enrollment import JoinFailed
+
+    try:
+        managers = [node_join.complete_address(each) for each in addresses]
+        lock = node_join.hold_state(state)
+        if node_join.ensure_joined(state, managers, token_file, name):
+            output.print_error(f"joined as node {name}")
+        config = node_join.supervisor_config(state, managers, listen or (LISTEN,), workers)
+    except (node_join.NodeStartError, JoinFailed, daemon_process.DaemonStartError) as error:
+        output.print_error(f"meshd: {error}")
+        raise SystemExit(output.USAGE) from error
+    node_join.become_supervisor(config, lock)
 
 
 async def _call(node: str, state: Path, change: Callable[[Client, str], Awaitable[None]]) -> None:

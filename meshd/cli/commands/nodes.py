@@ -10,10 +10,11 @@ from meshd.api.dto import NodeStatus
 from meshd.cli import output
 from meshd.cli.options import state_option, wide_output_option
 from meshd.cli.session import connect, run_async
+from meshd.model.node_proxy import NodeProxyStatus
 
 COLUMNS: Final = (
     "node", "state", "availability", "role", "address", "engine", "replicas", "cpus free",
-    "memory free",
+    "memory free", "proxy",
 )  # fmt: skip
 WIDE_COLUMNS: Final = (*COLUMNS, "cpus reserved", "memory reserved", "labels")
 
@@ -26,7 +27,8 @@ async def command(as_json: bool, state: Path) -> int:
     """List the nodes of the runtime: whether they answer and take replicas, and what is free.
 
     Free is what neither a replica nor anything else in the Swarm reserves
-    (deploy.resources.reservations). `meshd node` changes nodes.
+    (deploy.resources.reservations). PROXY is the node's own proxy (`meshd node join`): whether it
+    is connected, and the generation of its routes. `meshd node` changes nodes.
     """
     async with connect(state) as client:
         found = await client.nodes()
@@ -43,6 +45,16 @@ async def command(as_json: bool, state: Path) -> int:
     return output.OK
 
 
+def format_proxy(proxy: NodeProxyStatus | None) -> str:
+    """Return the state of a node's own proxy, with its generation while it is connected."""
+    if proxy is None:
+        return "-"
+    if proxy.state == "lost":
+        return f"lost since {output.format_time(proxy.since)}" if proxy.since else "lost"
+    epoch, number = proxy.generation
+    return f"{proxy.state} {epoch}.{number}"
+
+
 def node_row(node: NodeStatus, *, wide: bool) -> Sequence[str]:
     """Return the row of one node."""
     row = [
@@ -56,6 +68,7 @@ def node_row(node: NodeStatus, *, wide: bool) -> Sequence[str]:
         f"{max(0.0, node.cpus - node.reserved_cpus):g} of {node.cpus:g}",
         f"{output.format_bytes(max(0, node.memory - node.reserved_memory))} of "
         f"{output.format_bytes(node.memory)}",
+        format_proxy(node.proxy),
     ]
     if wide:
         labels = " ".join(f"{name}={value}" for name, value in sorted(node.labels.items()))

@@ -18,6 +18,7 @@ from meshd.cli import daemon_process, foreground, output, proxy_options, spec_op
 from meshd.cli.api_options import api_options
 from meshd.cli.options import detach_option, output_option, state_option, timeout_option
 from meshd.cli.session import connect, require_local, run_async
+from meshd.model.node_proxy import NODE_PORT
 from meshd.spec.model import Project
 from meshd.spec.model.proxy_settings import find_unused_listeners
 from meshd.standalone.listeners import find_problem
@@ -104,6 +105,13 @@ def check_lease(_context: click.Context, _option: click.Parameter, name: str) ->
     "stand by; one of them takes over in seconds when it ends.",
 )
 @click.option(
+    "--node-listen",
+    metavar="ADDR",
+    default="",
+    help="Accept the proxies of other nodes (`meshd node join`) at this HOST:PORT, by TLS with "
+    f"certificates of this mesh, e.g. 0.0.0.0:{NODE_PORT}. Default: off.",
+)
+@click.option(
     "--no-record",
     is_flag=True,
     help="Do not remember the last requests in the proxy workers for `meshd record`.",
@@ -127,6 +135,7 @@ async def command(
     no_adopt: bool,
     no_filter: bool,
     lease: str,
+    node_listen: str,
     no_record: bool,
     take_over: bool,
     seconds: float,
@@ -178,6 +187,7 @@ async def command(
             api=api,
             ui=ui,
             lease=lease,
+            node_listen=node_listen,
         )
         async with daemon_process.start_lock(state):
             if await check_running(options):
@@ -187,6 +197,11 @@ async def command(
                 if lease and name != "swarm":
                     raise daemon_process.DaemonStartError(
                         f"--lease needs --runtime swarm; the {name} runtime keeps no lease"
+                    )
+                if node_listen and name != "swarm":
+                    output.print_error(
+                        f"warning: --node-listen is for --runtime swarm; other nodes cannot reach "
+                        f"replicas of the {name} runtime"
                     )
                 daemon = daemon_process.spawn(replace(options, runtime=name))
                 await daemon_process.wait_ready(daemon)

@@ -5,6 +5,8 @@ import json
 import pytest
 from ruamel.yaml import YAML
 
+from meshd.api.dto import NodeStatus
+from meshd.model.node_proxy import NodeProxyStatus
 from tests.fakes.control import FakeControl
 from tests.fakes.node_control import FakeNodeControl
 from tests.support.commands import Meshd
@@ -25,12 +27,12 @@ async def test_nodes_in_all_forms(meshd: Meshd, nodes: FakeNodeControl) -> None:
     header, first, second = (await meshd("nodes")).output.splitlines()
     assert header.split() == [
         "NODE", "STATE", "AVAILABILITY", "ROLE", "ADDRESS", "ENGINE", "REPLICAS", "CPUS_FREE",
-        "MEMORY_FREE",
+        "MEMORY_FREE", "PROXY",
     ]  # fmt: skip
     assert " ".join(first.split()) == (
-        "m1 ready active leader 10.0.0.1 20.10 2 3 of 4 7 GiB of 8 GiB"
+        "m1 ready active leader 10.0.0.1 20.10 2 3 of 4 7 GiB of 8 GiB -"
     )
-    assert " ".join(second.split()) == "w1 down drain worker - - 0 2 of 2 4 GiB of 4 GiB"
+    assert " ".join(second.split()) == "w1 down drain worker - - 0 2 of 2 4 GiB of 4 GiB -"
     wide = (await meshd("nodes", "-o", "wide")).output.splitlines()
     assert wide[0].split()[-3:] == ["CPUS_RESERVED", "MEMORY_RESERVED", "LABELS"]
     assert wide[1].split()[-4:] == ["1", "1", "GiB", "zone=a"]
@@ -40,6 +42,37 @@ async def test_nodes_in_all_forms(meshd: Meshd, nodes: FakeNodeControl) -> None:
     )  # fmt: skip
     (same, _) = YAML(typ="safe", pure=True).load((await meshd("nodes", "-o", "yaml")).output)
     assert same == found
+
+
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        (NodeProxyStatus("w1", "connected", (3, 7)), "connected 3.7"),
+        (NodeProxyStatus("w1", "behind", (3, 6)), "behind 3.6"),
+        (NodeProxyStatus("w1", "lost"), "lost"),
+        (NodeProxyStatus("w1", "lost", since=1.0), "lost since "),
+    ],
+)
+async def test_the_state_of_a_proxy(
+    meshd: Meshd, nodes: FakeNodeControl, proxy: NodeProxyStatus, shown: str
+) -> None:
+    nodes.known = [NodeStatus("w1", "ready", "active", proxy=proxy)]
+    row = (await meshd("nodes")).output.splitlines()[1]
+    assert shown in row
+
+
+async def test_join_tokens_and_proxies_that_are_removed(
+    meshd: Meshd, nodes: FakeNodeControl
+) -> None:
+    made = await meshd("node", "token", "--expires", "10m")
+    assert made.stdout == "meshd-join-1-abc\n"
+    assert "ADDRESS:15779 --token-file FILE" in made.stderr
+    assert nodes.calls[-1][:2] == ("make_token", 600)
+    made = await meshd("node", "token", "-o", "json")
+    assert json.loads(made.output)["secret"] == "meshd-join-1-abc"
+    assert (await meshd("node", "token", "--expires", "2d")).exit_code == 2
+    assert "m1: its proxy was removed" in (await meshd("node", "remove", "m1")).output
+    assert nodes.calls[-1][:2] == ("remove_proxy", "m1")
 
 
 async def test_a_drain_shows_its_progress(meshd: Meshd, nodes: FakeNodeControl) -> None:

@@ -1,0 +1,77 @@
+"""Makes what serves the proxies of other nodes; used by `wiring` if an address for them is given.
+
+The modules of `meshd.node_proxy` are imported here, on use: their libraries take 10 MiB.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meshd.model.event import Kind
+from meshd.publish.publisher import Publisher
+from meshd.store.store import Store
+from proxy.wire.report import Message
+
+if TYPE_CHECKING:
+    from meshd.node_proxy.proxies import NodeProxies
+    from meshd.node_proxy.server import NodeServer
+
+
+class NodeChannel:
+    """The port for the proxies of other nodes, and what is known of them; both None without an
+    address.
+
+    - `take`: takes the messages of the supervisor of this host.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        on_message: Callable[[Message], None],
+        record: Callable[[Kind, str], object],
+        now: Callable[[], float],
+    ) -> None:
+        self._address = address
+        self._record = record
+        self._now = now
+        self.proxies: NodeProxies | None = None
+        self.take = on_message
+        if address:
+            from meshd.node_proxy import proxies
+            from meshd.node_proxy.snapshot import NodeSnapshots
+
+            snapshots = NodeSnapshots(_read_file)
+            self.proxies = proxies.NodeProxies(snapshots, on_message, record, time.monotonic, now)
+            self.take = self.proxies.take_local
+
+    def worker_name(self, number: int) -> str:
+        """Return how texts name a worker."""
+        return f"worker {number}" if self.proxies is None else self.proxies.worker_name(number)
+
+    def make_server(
+        self, state: Path, store: Store, publisher: Publisher, leads: Callable[[], bool]
+    ) -> "NodeServer | None":
+        """Return the port for nodes; None without an address. Raises StoreWriteError."""
+        if self.proxies is None:
+            return None
+        from meshd.node_proxy.authority import MeshAuthority, make_authority
+        from meshd.node_proxy.server import NodeServer
+        from meshd.node_proxy.table import NodeProxyTable
+
+        table = NodeProxyTable(store)
+        return NodeServer(
+            self._address,
+            state,
+            MeshAuthority(*table.authority(lambda: make_authority(self._now()))),
+            table,
+            self.proxies,
+            publisher.raise_above,
+            leads,
+            self._record,
+            self._now,
+        )
+
+
+def _read_file(path: str) -> str:
+    return Path(path).read_text()

@@ -1,0 +1,274 @@
+"""The control process's port for the proxies of other nodes.
+
+Made and run by `meshd.daemon.wiring`. TLS 1.3 with a certificate of this mesh is required before a
+byte is read. A join token gets one certificate; a node gets snapshots, and its messages go to
+`proxies`.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from meshd.api.server import bind_tcp
+from meshd.model.errors import NotFound, Rejected, StoreWriteError
+from meshd.model.event import Kind
+from meshd.model.node_proxy import NewJoinToken, NodeProxyStatus
+from meshd.node_proxy.authority import RENEW_AFTER, BadRequest, MeshAuthority, read_validity
+from meshd.node_proxy.identity import PeerIdentity, PeerRole, is_node_name, read_identity
+from meshd.node_proxy.join_token import JoinToken, to_text
+from meshd.node_proxy.protocol import (
+    KEEP_ALIVE_SECONDS,
+    CertificateIssued,
+    FeedBytes,
+    JoinRequest,
+    KeepAlive,
+    NodeMessage,
+    NodeRefused,
+    ProtocolError,
+    RenewRequest,
+    encode_feed,
+    encode_message,
+    read_message,
+)
+from meshd.node_proxy.proxies import NodeProxies
+from meshd.node_proxy.table import NodeProxyTable
+from proxy.wire.codec import BadFrame, Decoder
+from proxy.wire.snapshot import Generation
+
+_log = structlog.stdlib.get_logger(__name__)
+HANDSHAKE_SECONDS: Final = 5.0
+"""Seconds for the TLS handshake of a node: some round trips."""
+MAX_UNSENT: Final = 64 * 1024 * 1024
+"""Bytes that may wait to be sent to a node; more means that it does not read."""
+TOKEN_ID_BYTES: Final = 8
+"""Random bytes of a token's id, which may be shown: the secret is its key."""
+
+
+class NodeServer:
+    """The port for nodes. Arguments:
+
+    - `address`: `HOST:PORT`; `folder`: directory for temporary files.
+    - `raise_above`: makes the current snapshot newer than a generation.
+    - `leads`: whether this control process may act.
+    - `record`: records an event; `now`: Unix time.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        folder: Path,
+        authority: MeshAuthority,
+        table: NodeProxyTable,
+        proxies: NodeProxies,
+        raise_above: Callable[[Generation], None],
+        leads: Callable[[], bool],
+        record: Callable[[Kind, str], object],
+        now: Callable[[], float],
+    ) -> None:
+        self.port = 0
+        self._address = address
+        self._folder = folder
+        self._authority = authority
+        self._table = table
+        self._proxies = proxies
+        self._raise_above = raise_above
+        self._leads = leads
+        self._record = record
+        self._now = now
+        self._writers: dict[str, asyncio.StreamWriter] = {}
+        self._sessions: set[asyncio.Task[None]] = set()
+        proxies.expect(table.nodes())
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[None]:
+        """Accept nodes until the end of the block. Raises ServeError, OSError."""
+        sock = bind_tcp(self._address, "the proxies of nodes")
+        self.port = int(sock.getsockname()[1])
+        context = self._authority.server_context(self._folder, self._now())
+        server = await asyncio.start_server(
+            self._accept, sock=sock, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+        )
+        renewal = asyncio.create_task(self._renew(context))
+        try:
+            yield
+        finally:
+            renewal.cancel()
+            server.close()
+            for task in list(self._sessions):
+                task.cancel()
+            await asyncio.gather(renewal, *self._sessions, return_exceptions=True)
+
+    def make_token(self, seconds: float, who: str) -> NewJoinToken:
+        """Return a new join token. Raises Rejected, StoreWriteError."""
+        now = self._now()
+        id = secrets.token_hex(TOKEN_ID_BYTES)
+        self._table.add_token(id, now + seconds, now)
+        key, certificate = self._authority.issue_join(id, now, seconds)
+        text = to_text(JoinToken(self._authority.certificate, certificate, key))
+        _log.info("join token made", id=id, by=who)
+        return NewJoinToken(text, now + seconds, self.port)
+
+    def remove(self, node: str, who: str) -> None:
+        """Disconnect a node that joined, and refuse it from now on. Raises NotFound,
+        StoreWriteError."""
+        if not self._table.remove(node):
+            raise NotFound(f"no proxy of a node {node!r} has joined")
+        writer = self._writers.pop(node, None)
+        if writer is not None:
+            writer.transport.abort()
+        self._proxies.forget(node)
+        self._record(Kind.NODE_REMOVED, f"the proxy of node {node} was removed by {who}")
+
+    def status(self) -> "list[NodeProxyStatus]":
+        """Return the proxies of all nodes by name."""
+        return list(self._proxies.status())
+
+    async def _renew(self, context: ssl.SSLContext) -> None:
+        """Renew the certificate of the control process; open connections stay."""
+        while True:
+            await asyncio.sleep(RENEW_AFTER)
+            try:
+                self._authority.renew_server(context, self._folder, self._now())
+            except OSError as error:
+                _log.error("the certificate for nodes was not renewed", reason=str(error))
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._run_session(reader, writer))
+        self._sessions.add(task)
+
+        def end(ended: asyncio.Task[None]) -> None:
+            self._sessions.discard(ended)
+            writer.transport.abort()
+
+        task.add_done_callback(end)
+
+    async def _run_session(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            await self._serve_peer(reader, writer)
+        except (OSError, TimeoutError, ssl.SSLError, ProtocolError, BadFrame) as error:
+            _log.info("connection of a node ended", reason=str(error) or type(error).__name__)
+
+    async def _serve_peer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        identity = read_identity(writer.get_extra_info("peercert"))
+        if identity is None:
+            await _refuse(writer, "this certificate is not that of a node")
+        elif not self._leads():
+            await _refuse(writer, "this control process does not lead")
+        elif identity.role is PeerRole.JOIN:
+            await self._join(identity.name, reader, writer)
+        elif identity.name not in self._table.nodes():
+            await _refuse(writer, f"node {identity.name} was removed; join again with a new token")
+        else:
+            await self._serve_node(identity, reader, writer)
+
+    async def _join(
+        self, token: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Issue the certificate of a node, once for a token."""
+        message = await read_message(reader)
+        if not isinstance(message, JoinRequest):
+            raise ProtocolError("a join token may only ask to join")
+        name, now = message.name, self._now()
+        if not is_node_name(name):
+            await _refuse(writer, f"{name[:80]!r} is not a valid name of a node")
+            return
+        try:
+            issued = self._authority.issue(PeerIdentity(PeerRole.NODE, name), message.request, now)
+            self._table.join(token, name, now)
+        except (BadRequest, Rejected, StoreWriteError) as error:
+            await _refuse(writer, str(error))
+            return
+        self._proxies.expect([name])
+        self._record(Kind.NODE_JOINED, f"node {name} joined with token {token}")
+        writer.write(encode_message(CertificateIssued(issued)))
+        await _finish(writer)
+
+    async def _serve_node(
+        self, identity: PeerIdentity, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Serve a node until its connection or its certificate ends."""
+        name, decoder, reason = identity.name, Decoder(), "the connection ended"
+        before = self._writers.get(name)
+        if before is not None:
+            before.transport.abort()
+        self._writers[name] = writer
+        ends = asyncio.get_running_loop().call_later(
+            self._remaining(writer), writer.transport.abort
+        )
+
+        def send(data: bytes) -> None:
+            writer.write(encode_feed(data))
+            if writer.transport.get_write_buffer_size() > MAX_UNSENT:
+                _log.warning("node does not read, so its connection is closed", node=name)
+                writer.transport.abort()
+
+        signs = asyncio.create_task(_send_signs_of_life(writer))
+        self._proxies.connect(name, _peer_address(writer), send)
+        try:
+            while (message := await read_message(reader)) is not None:
+                match message:
+                    case FeedBytes(data=data):
+                        for each in decoder.feed(data):
+                            held = self._proxies.held_above(name, each)
+                            if held is not None and self._leads():
+                                self._raise_above(held)
+                            self._proxies.handle(name, each)
+                    case RenewRequest(request=request):
+                        issued = self._authority.issue(identity, request, self._now())
+                        writer.write(encode_message(CertificateIssued(issued)))
+                        ends.cancel()
+                        _, until = read_validity(issued)
+                        ends = asyncio.get_running_loop().call_later(
+                            until - self._now(), writer.transport.abort
+                        )
+                    case KeepAlive():
+                        pass
+                    case _:
+                        raise ProtocolError(f"a node may not send {type(message).__name__}")
+        except TimeoutError:
+            reason = "it was silent"
+        except (OSError, ProtocolError, BadFrame, BadRequest) as error:
+            reason = str(error) or type(error).__name__
+        finally:
+            ends.cancel()
+            signs.cancel()
+            if self._writers.get(name) is writer:
+                del self._writers[name]
+            self._proxies.disconnect(name, send, reason)
+            await asyncio.gather(signs, return_exceptions=True)
+
+    def _remaining(self, writer: asyncio.StreamWriter) -> float:
+        """Return for how many seconds the certificate of a peer is still valid."""
+        text = str((writer.get_extra_info("peercert") or {})["notAfter"])
+        return ssl.cert_time_to_seconds(text) - self._now()
+
+
+async def _send_signs_of_life(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(encode_message(KeepAlive()))
+        await asyncio.sleep(KEEP_ALIVE_SECONDS)
+
+
+async def _refuse(writer: asyncio.StreamWriter, reason: str) -> None:
+    message: NodeMessage = NodeRefused(reason)
+    writer.write(encode_message(message))
+    await _finish(writer)
+
+
+async def _finish(writer: asyncio.StreamWriter) -> None:
+    """Send what is queued, and close the connection in order."""
+    writer.close()
+    await writer.wait_closed()
+
+
+def _peer_address(writer: asyncio.StreamWriter) -> str:
+    name = writer.get_extra_info("peername")
+    return str(name[0]) if isinstance(name, tuple) else ""

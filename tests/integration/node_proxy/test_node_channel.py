@@ -1,0 +1,423 @@
+"""The encrypted channel between the control process and the proxies of other nodes, over real
+sockets: who is let in, and what happens when one side is gone."""
+
+import asyncio
+import contextlib
+import os
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from meshd.model.errors import NotFound
+from meshd.model.event import Kind
+from meshd.node_proxy import agent as agent_module
+from meshd.node_proxy.agent import Agent
+from meshd.node_proxy.authority import MeshAuthority, client_context, make_authority, new_request
+from meshd.node_proxy.enrollment import (
+    IDENTITY_FILE,
+    JoinFailed,
+    NodeIdentity,
+    join,
+    load_identity,
+    open_connection,
+    store_identity,
+)
+from meshd.node_proxy.join_token import read_text
+from meshd.node_proxy.protocol import (
+    MAX_NODE_MESSAGE,
+    FeedBytes,
+    JoinRequest,
+    NodeMessage,
+    NodeRefused,
+    ProtocolError,
+    encode_feed,
+    encode_message,
+    read_message,
+)
+from meshd.node_proxy.proxies import NodeProxies
+from meshd.node_proxy.server import NodeServer
+from meshd.node_proxy.snapshot import NodeSnapshots
+from meshd.node_proxy.table import NodeProxyTable
+from meshd.publish.publisher import Publisher
+from meshd.store.store import Store
+from proxy.supervisor.feed_server import FeedServer
+from proxy.wire.report import Ack, Hello, Message, Resync, Workers
+from proxy.wire.snapshot import (
+    Endpoint,
+    Generation,
+    MissingService,
+    Service,
+    Snapshot,
+    SnapshotUpdate,
+    apply,
+)
+from tests.support.ports import free_port
+from tests.support.waiting import stays, wait_until
+
+
+def snapshot(*names: str, size: int = 0) -> Snapshot:
+    services = tuple(
+        Service(f"shop/{name}", f"{name}{size}", (Endpoint(name, "10.0.0.1", 80, "", "r" * size),))
+        for name in names
+    )
+    return Snapshot(Generation(), services)
+
+
+class Leader:
+    """The side of the control process, with a store."""
+
+    def __init__(self, folder: Path, epoch: int = 1) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.port = free_port()
+        self.messages: list[Message] = []
+        self.events: list[tuple[Kind, str]] = []
+        self.leads = True
+        self.store = Store(folder)
+        self.store.open()
+        self.start(epoch)
+
+    def start(self, epoch: int) -> None:
+        """Make the parts of a control process that continues with the same store."""
+        record = lambda kind, text: self.events.append((kind, text))  # noqa: E731
+        self.proxies = NodeProxies(
+            NodeSnapshots(str), self.messages.append, record, time.monotonic, time.time
+        )
+        self.publisher = Publisher(
+            self.folder / "none", epoch, self.proxies.take_local, self.proxies
+        )
+        table = NodeProxyTable(self.store)
+        self.authority = MeshAuthority(*table.authority(lambda: make_authority(time.time())))
+        self.server = NodeServer(
+            f"127.0.0.1:{self.port}",
+            self.folder,
+            self.authority,
+            table,
+            self.proxies,
+            self.publisher.raise_above,
+            lambda: self.leads,
+            record,
+            time.time,
+        )
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def kinds(self) -> list[Kind]:
+        return [kind for kind, _ in self.events]
+
+
+class Node:
+    """The side of a node: an agent, and a stand-in for its supervisor with one worker."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.snapshot = Snapshot(Generation())
+        self.history: list[Generation] = []
+        self.refused: list[Generation] = []
+        self.feed = FeedServer(self._greeting, self._publish)
+
+    def _greeting(self) -> list[Message]:
+        generation = self.snapshot.generation
+        return [Hello("supervisor", generation), Workers((1,)), Ack(1, generation)]
+
+    def _publish(self, update: SnapshotUpdate) -> Message | None:
+        if update.generation <= self.snapshot.generation:
+            self.refused.append(update.generation)
+            return Hello("supervisor", self.snapshot.generation)
+        try:
+            self.snapshot = apply(self.snapshot, update)
+        except MissingService:
+            return Resync(0)
+        self.history.append(update.generation)
+        self.feed.broadcast(Ack(1, update.generation))
+        return None
+
+    def names(self) -> list[str]:
+        return [each.name for each in self.snapshot.services]
+
+    @asynccontextmanager
+    async def running(self, identity: NodeIdentity, *managers: str) -> AsyncIterator[Agent]:
+        await self.feed.open(self.folder / "feed.sock")
+        agent = Agent(self.folder, identity, managers, random.Random(1))
+        task = asyncio.create_task(agent.run())
+        try:
+            yield agent
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self.feed.close()
+
+
+@pytest.fixture
+def leader(tmp_path: Path) -> Iterator[Leader]:
+    made = Leader(tmp_path / "leader")
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path / "node")
+
+
+async def joined(leader: Leader, node: Node, name: str = "n1") -> NodeIdentity:
+    token = read_text(leader.server.make_token(60.0, "me").secret)
+    return await join(leader.address, token, name, node.folder)
+
+
+async def raw_answer(
+    leader: Leader, context: ssl.SSLContext, *messages: NodeMessage
+) -> NodeMessage | None:
+    """Return the first answer to a client with other TLS settings."""
+    reader, writer = await open_connection(leader.address, context)
+    try:
+        for message in messages:
+            writer.write(encode_message(message))
+        return await read_message(reader)
+    finally:
+        writer.transport.abort()
+
+
+async def refused_answer(
+    leader: Leader, context: ssl.SSLContext, message: NodeMessage
+) -> NodeMessage | None:
+    """Return the answer to a client that TLS should refuse; None if there is none."""
+    try:
+        return await raw_answer(leader, context, message)
+    except OSError:
+        return None
+
+
+async def test_a_node_joins_gets_snapshots_and_is_shown(leader: Leader, node: Node) -> None:
+    async with leader.server.serve():
+        leader.publisher.publish(snapshot("a"))
+        identity = await joined(leader, node)
+        assert load_identity(node.folder) == identity
+        assert (node.folder / IDENTITY_FILE).stat().st_mode & 0o777 == 0o600
+        async with node.running(identity, leader.address):
+            await wait_until(lambda: node.names() == ["shop/a"])
+            leader.publisher.publish(snapshot("a", "b"))
+            await wait_until(lambda: node.names() == ["shop/a", "shop/b"])
+            leader.publisher.publish(snapshot("b", size=900_000))  # more than one message
+            await wait_until(lambda: node.names() == ["shop/b"])
+            await wait_until(lambda: leader.server.status()[0].state == "connected")
+            (shown,) = leader.server.status()
+            assert (shown.name, shown.generation, shown.workers) == ("n1", (1, 3), 1)
+            assert leader.proxies.is_drained("a", Generation(1, 3))
+            leader.server.remove("n1", "me")
+            leader.publisher.publish(snapshot("c"))
+            await stays(lambda: node.names() == ["shop/b"], 0.5, "it is cut off")
+    assert leader.server.status() == []
+    assert leader.kinds()[:2] == [Kind.NODE_JOINED, Kind.NODE_PROXY_CONNECTED]
+    assert leader.kinds()[-1] is Kind.NODE_REMOVED
+    with pytest.raises(NotFound, match="no proxy of a node 'n1' has joined"):
+        leader.server.remove("n1", "me")
+
+
+async def test_who_has_no_certificate_of_this_mesh_gets_nothing(
+    leader: Leader, node: Node, tmp_path: Path
+) -> None:
+    other = MeshAuthority(*make_authority(time.time()))
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+        request = JoinRequest("n2", "x")
+        bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        bare.load_verify_locations(cadata=leader.authority.certificate)
+        foreign = client_context(
+            leader.authority.certificate, "".join(other.issue_join("t", time.time(), 60)), tmp_path
+        )
+        for context in (bare, foreign):
+            assert await refused_answer(leader, context, request) is None
+        # The node notices as well if the control process belongs to another mesh.
+        wrong = NodeIdentity(identity.key, identity.certificate, other.certificate)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await raw_answer(leader, wrong.context(tmp_path), request)
+        old = client_context(leader.authority.certificate, identity.key + identity.certificate,
+                             tmp_path)  # fmt: skip
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2
+        assert await refused_answer(leader, old, request) is None
+    assert leader.kinds() == [Kind.NODE_JOINED]
+
+
+async def test_a_node_is_no_control_process(leader: Leader, node: Node, tmp_path: Path) -> None:
+    """A node that was broken into cannot pose as the control process for others."""
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    (tmp_path / "chain.pem").write_text(identity.key + identity.certificate)
+    server.load_cert_chain(tmp_path / "chain.pem")
+    accepted: list[asyncio.StreamWriter] = []
+    listening = await asyncio.start_server(
+        lambda _, writer: accepted.append(writer), "127.0.0.1", 0, ssl=server
+    )
+    try:
+        port = listening.sockets[0].getsockname()[1]
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await open_connection(f"127.0.0.1:{port}", identity.context(tmp_path))
+    finally:
+        listening.close()
+        for writer in accepted:
+            writer.transport.abort()
+
+
+async def test_a_token_is_for_one_node_and_a_short_time(leader: Leader, node: Node) -> None:
+    async with leader.server.serve():
+        token = read_text(leader.server.make_token(60.0, "me").secret)
+        with pytest.raises(JoinFailed, match="'N 1' is not a valid name of a node"):
+            await join(leader.address, token, "N 1", node.folder)
+        await join(leader.address, token, "n1", node.folder)
+        with pytest.raises(JoinFailed, match="used or has expired; make another one"):
+            await join(leader.address, token, "n2", node.folder)
+        again = read_text(leader.server.make_token(60.0, "me").secret)
+        with pytest.raises(JoinFailed, match="node n1 has joined already; remove it"):
+            await join(leader.address, again, "n1", node.folder)
+        await join(leader.address, again, "n2", node.folder)  # it was not used up
+        late = read_text(leader.server.make_token(-1.0, "me").secret)
+        with pytest.raises(JoinFailed, match="the join token has expired; make another"):
+            await join(leader.address, late, "n3", node.folder)
+        context = client_context(late.authority, late.key + late.certificate, node.folder)
+        assert await refused_answer(leader, context, JoinRequest("n3", new_request()[1])) is None
+        assert [each.name for each in leader.server.status()] == ["n1", "n2"]
+        assert "meshd-join" not in str(leader.events)
+    with pytest.raises(JoinFailed, match="cannot join at"):
+        await join(leader.address, again, "n4", node.folder)
+
+
+async def test_what_a_peer_may_not_send_ends_its_connection(
+    leader: Leader, node: Node, tmp_path: Path
+) -> None:
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+        context = identity.context(tmp_path)
+        reader, writer = await open_connection(leader.address, context)
+        try:
+            writer.write(encode_message(JoinRequest("n9", "x")))
+            while await read_message(reader) is not None:
+                pass  # signs of life
+        except OSError:
+            pass
+        finally:
+            writer.transport.abort()
+        token = read_text(leader.server.make_token(60.0, "me").secret)
+        joining = client_context(token.authority, token.key + token.certificate, tmp_path)
+        with contextlib.suppress(OSError):
+            assert await raw_answer(leader, joining, FeedBytes(b"x")) is None
+        answer = await raw_answer(leader, joining, JoinRequest("n3", "nonsense"))
+        assert isinstance(answer, NodeRefused)
+        assert "cannot be read" in answer.reason
+        leader.leads = False
+        answer = await raw_answer(leader, context)
+        assert answer == NodeRefused("this control process does not lead")
+        leader.leads = True
+        leader.server.remove("n1", "me")
+        answer = await raw_answer(leader, context)
+        assert answer == NodeRefused("node n1 was removed; join again with a new token")
+    assert [each.name for each in leader.server.status()] == []
+
+
+async def test_the_control_process_is_gone_and_comes_back(leader: Leader, node: Node) -> None:
+    async with leader.server.serve():
+        leader.publisher.publish(snapshot("a"))
+        identity = await joined(leader, node)
+        running = node.running(identity, leader.address)
+        await running.__aenter__()
+        await wait_until(lambda: node.names() == ["shop/a"])
+    # Gone: the node keeps what it has.
+    await stays(lambda: node.names() == ["shop/a"], 0.3, "it keeps its snapshot")
+    leader.start(epoch=2)
+    assert [each.state for each in leader.server.status()] == ["lost"]
+    leader.publisher.publish(snapshot("a", "b"))
+    async with leader.server.serve():
+        await wait_until(lambda: node.names() == ["shop/a", "shop/b"], 10)
+        await running.__aexit__(None, None, None)
+    assert node.history == sorted(node.history)
+    assert node.history[-1] == Generation(2, 1)
+
+
+async def test_another_control_process_continues_above_what_the_node_has(
+    leader: Leader, node: Node
+) -> None:
+    """It has another store, whose epochs are lower. The node never steps back."""
+    node.snapshot = Snapshot(Generation(40, 7))
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+        leader.publisher.publish(snapshot("a"))
+        async with node.running(identity, leader.address):
+            await wait_until(lambda: node.names() == ["shop/a"])
+            assert node.history == [Generation(41, 1)]
+            leader.publisher.publish(snapshot("b"))
+            await wait_until(lambda: node.names() == ["shop/b"])
+    assert node.history == [Generation(41, 1), Generation(41, 2)]
+    assert node.refused == []
+
+
+async def test_of_several_managers_the_one_that_leads_is_used(
+    leader: Leader, node: Node, tmp_path: Path
+) -> None:
+    leader.publisher.publish(snapshot("a"))
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+        nowhere = f"127.0.0.1:{free_port()}"
+        async with node.running(identity, nowhere, leader.address):
+            await wait_until(lambda: node.names() == ["shop/a"], 10)
+
+
+async def test_certificates_are_renewed_without_a_cut(
+    leader: Leader, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_module, "RENEW_AFTER", -1.0)
+    leader.publisher.publish(snapshot("a"))
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+        async with node.running(identity, leader.address):
+            await wait_until(lambda: load_identity(node.folder) != identity, 10)
+            leader.publisher.publish(snapshot("b"))
+            await wait_until(lambda: node.names() == ["shop/b"])
+        assert leader.kinds().count(Kind.NODE_PROXY_CONNECTED) == 1
+        renewed = load_identity(node.folder)
+        assert renewed is not None
+        assert renewed.key != identity.key
+        async with node.running(renewed, leader.address):
+            await wait_until(lambda: leader.kinds().count(Kind.NODE_PROXY_CONNECTED) == 2)
+
+
+async def test_a_node_without_its_supervisor_tries_again(leader: Leader, node: Node) -> None:
+    leader.publisher.publish(snapshot("a"))
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+        agent = Agent(node.folder, identity, [leader.address], random.Random(1))
+        task = asyncio.create_task(agent.run())
+        await stays(lambda: not task.done(), 0.3, "it tries again")
+        await node.feed.open(node.folder / "feed.sock")
+        await wait_until(lambda: node.names() == ["shop/a"], 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        node.feed.close()
+
+
+def test_a_damaged_identity_is_named(tmp_path: Path) -> None:
+    assert load_identity(tmp_path) is None
+    for text in ("", "key", "key-----BEGIN CERTIFICATE-----x-----BEGIN CERTIFICATE-----y"):
+        (tmp_path / IDENTITY_FILE).write_text(text)
+        with pytest.raises(JoinFailed, match="is damaged"):
+            load_identity(tmp_path)
+    store_identity(tmp_path, NodeIdentity("k", "c", "a"))
+    assert sorted(os.listdir(tmp_path)) == [IDENTITY_FILE]
+
+
+async def test_messages_that_are_none_are_refused() -> None:
+    for data in (b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\xc1", encode_feed(b"x")[:4] + b"no" * 50):
+        reader = asyncio.StreamReader()
+        reader.feed_data(data)
+        reader.feed_eof()
+        with pytest.raises(ProtocolError):
+            await read_message(reader)
+    assert len(encode_feed(b"x" * MAX_NODE_MESSAGE)) > MAX_NODE_MESSAGE
