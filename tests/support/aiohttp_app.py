@@ -24,10 +24,12 @@ try {
       seen.push(e.data); if (e.data == "end") { events.close(); done(seen); } };
   });
   found.socket = await new Promise((done, no) => {
-    const ws = new WebSocket("ws://" + location.host + "/ws");
+    const ws = new WebSocket(location.origin.replace("http", "ws") + "/ws");
     ws.onopen = () => ws.send("hello"); ws.onerror = () => no("socket");
     ws.onmessage = e => { done(e.data); ws.close(); };
   });
+  const loaded = performance.getEntriesByType("resource").map(each => each.nextHopProtocol);
+  found.protocols = [...new Set(loaded)];
 } catch (error) { found.error = String(error); }
 await fetch("/report", {method: "PUT", body: JSON.stringify(found)});
 </script>"""
@@ -95,9 +97,11 @@ async def page(request: web.Request) -> web.Response:
 
 
 async def report(request: web.Request) -> web.Response:
+    """Keep the report of a page; with GET, return the last one and forget it."""
     if request.method == "PUT":
         REPORTS.append(await request.text())
-    return web.Response(text=REPORTS[-1] if REPORTS else json.dumps({}))
+        return web.Response()
+    return web.Response(text=REPORTS.pop() if REPORTS else json.dumps({}))
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """A certificate authority for tests: issues certificates with any names and dates."""
 
+import base64
 import datetime
+import hashlib
 import ipaddress
 import ssl
 from dataclasses import dataclass
@@ -26,6 +28,14 @@ class Issued:
         """SHA-256 of the certificate."""
         found = x509.load_pem_x509_certificate(Path(self.cert).read_bytes())
         return found.fingerprint(hashes.SHA256()).hex()
+
+    @property
+    def key_digest(self) -> str:
+        """SHA-256 of the public key in base64, as Chromium takes it."""
+        found = x509.load_pem_x509_certificate(Path(self.cert).read_bytes()).public_key()
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        encoded = found.public_bytes(serialization.Encoding.DER, form)
+        return base64.b64encode(hashlib.sha256(encoded).digest()).decode()
 
 
 class Authority:
