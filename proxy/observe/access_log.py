@@ -192,6 +192,18 @@ def redact_query(target: str, names: frozenset[str]) -> str:
     return path + "?" + "".join(pieces)
 
 
+_CALLER: Final = re.compile(r"((?:[a-z]+://[^/?#]*)?/\.mesh/)[^/?#]*", re.IGNORECASE)
+"""The part of a target that ends with `proxy.request.resolve.TOKEN_PATH` and a token."""
+
+
+def hide_token(target: str) -> str:
+    """Return a target without the token in it, with which a local process shows who it is."""
+    if "/.mesh/" not in target:
+        return target
+    found = _CALLER.match(target)
+    return f"{found[1]}REDACTED{target[found.end() :]}" if found else target
+
+
 def quote(text: str) -> str:
     """Return text in double quotes; escape what could end the quotes or the line."""
     return f'"{text.translate(_UNSAFE)}"'

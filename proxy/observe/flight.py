@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from proxy.http1.request import find_field
-from proxy.observe.access_log import Entry, redact_query
+from proxy.observe.access_log import Entry, hide_token, redact_query
 from proxy.observe.flight_ring import (
     BALANCED,
     HEDGE,
@@ -100,7 +100,7 @@ def describe_flight(
     more = details or _NO_DETAILS
     line, *fields = record.head.split(b"\r\n")
     method, _, rest = line.decode("latin-1").partition(" ")
-    target, referer = rest.partition(" ")[0], _text(fields, b"referer")
+    target, referer = hide_token(rest.partition(" ")[0]), _text(fields, b"referer")
     if hidden is not None:
         target, referer = redact_query(target, hidden), redact_query(referer, hidden)
     trace = parse_traceparent(more.trace or find_field(fields, b"traceparent"))

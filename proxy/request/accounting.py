@@ -8,10 +8,10 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from proxy.observe import log_line
-from proxy.observe.access_log import AccessLog, Entry
+from proxy.observe.access_log import AccessLog, Entry, hide_token
 from proxy.observe.flight_ring import MAX_HEAD, FlightDetails, FlightRing, FlightTuple
 from proxy.observe.trace import parse_traceparent
-from proxy.request import failure, tracing
+from proxy.request import failure, resolve, tracing
 from proxy.wire.buckets import index
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def record_rejected(plane: "DataPlane", peer: str, status: int, data: bytes, det
             time=time.time(),
             client=peer,
             method=method,
-            target=target,
+            target=hide_token(target),
             version=version,
             status=status,
             failure=reason,
@@ -282,6 +282,8 @@ def _fast_path_line(
     if not log.as_json or not client.source or head.field(b"traceparent"):
         return None
     if log.hides and log.must_redact(head.target, head.field(b"referer")):
+        return None
+    if head.target.startswith(resolve.TOKEN_PATH):
         return None
     names = (service.name, endpoint.id, endpoint.endpoint.revision, _version(head))
     template = log.templates.get(names)
@@ -331,7 +333,7 @@ def _log(
             time=time.time() - (now - exchange.started),
             client=exchange.client.source,
             method=head.method.decode("latin-1"),
-            target=head.target.decode("latin-1"),
+            target=hide_token(head.target.decode("latin-1")),
             version=_version(head),
             status=status,
             host=(head.host or b"").decode("latin-1"),

@@ -8,6 +8,7 @@ import time
 from random import getrandbits
 from typing import TYPE_CHECKING, Final
 
+from proxy.observe.access_log import hide_token
 from proxy.observe.spans import NOT_RECORDED, Span, Value
 from proxy.observe.trace import continue_trace, parse_traceparent
 
@@ -100,7 +101,8 @@ def _attributes(exchange: "Exchange", now: float) -> dict[str, Value]:
     `meshd`."""
     head, endpoint = exchange.head, exchange.endpoint
     assert exchange.plane.spans is not None
-    path, _, query = exchange.plane.spans.redact(head.target.decode("latin-1")).partition("?")
+    target = hide_token(head.target.decode("latin-1"))
+    path, _, query = exchange.plane.spans.redact(target).partition("?")
     first_byte_at = exchange.first_byte_at
     found: dict[str, Value | None] = {
         "http.request.method": head.method.decode("latin-1"),

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from proxy.observe.access_log import AccessLog
+from proxy.observe.flight import describe_flight
+from proxy.observe.flight_ring import FlightRing
+from proxy.observe.spans import SpanQueue
 from proxy.wire.snapshot import Balance, RateLimit, Route, Target
 from tests.support.proxy_scene import (
     OK,
@@ -116,6 +119,32 @@ async def test_the_token_listener_strips_its_prefix() -> None:
             assert (await client.response())[0] == status, path
         lines = [line for line in origin.visits[0].raw.split(b"\r\n") if line[:4] == b"GET "]
         assert lines == [b"GET /a//b?c HTTP/1.1", b"GET / HTTP/1.1"]
+
+
+@on_uvloop
+async def test_the_token_of_a_caller_is_in_no_record_of_its_requests() -> None:
+    log, ring, spans = AccessLog("json"), FlightRing(), SpanQueue(1.0)
+    async with scene({"access_log": log, "flights": ring, "spans": spans}, kind="token") as s:
+        origin = await s.origin(answers(OK))
+        s.install(
+            service(origin, name="demo/payments"),
+            routes=(),
+            credentials={"t0ken": "demo/orders"},
+        )
+        client = await s.client()
+        for path in ("/.mesh/t0ken/payments/a", "/.mesh/t0ken/payments/b", "/.mesh/t0ken/nothing/"):
+            await client.send(get(path))
+            await client.response()
+        await client.send(b"GET /.mesh/t0ken/payments/c HTTP/1.1\r\nbad header\r\n\r\n")
+        await client.rest()
+        hidden = [f"/.mesh/REDACTED/{rest}" for rest in ("payments/a", "payments/b", "nothing/")]
+        logged = log.take()
+        targets = [json.loads(line)["target"] for line in logged.splitlines()]
+        assert targets == [*hidden, "/.mesh/REDACTED/payments/c"]
+        assert [span.attributes["url.path"] for span in spans.take(10)][:3] == hidden
+        saved = [describe_flight(record, "hot-cold", 0.0, None) for record in ring.flights()]
+        assert [flight.request.target for flight in saved] == hidden
+        assert b"t0ken" not in logged
 
 
 @on_uvloop

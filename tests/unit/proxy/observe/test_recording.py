@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.observe import log_line
-from proxy.observe.access_log import AccessLog, Entry, Format, quote
+from proxy.observe.access_log import AccessLog, Entry, Format, hide_token, quote
 from proxy.observe.counters import EndpointCounters, ServiceCounters
 from proxy.observe.histogram import HistogramRecorder
 from proxy.observe.trace import continue_trace, parse_traceparent
@@ -313,3 +313,20 @@ def test_the_last_recorded_trace_of_each_duration_is_reported_once() -> None:
     found = counters.drain("shop/web", 10.0).exemplars
     assert [(each.trace_id, each.seconds) for each in found] == [("b", 0.011), ("c", 0.5)]
     assert counters.drain("shop/web", 11.0).exemplars == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "hidden"),
+    [
+        ("/.mesh/t0ken/web/a?b=/.mesh/", "/.mesh/REDACTED/web/a?b=/.mesh/"),
+        ("/.mesh/t0ken", "/.mesh/REDACTED"),
+        ("/.mesh/", "/.mesh/REDACTED"),
+        ("/a/.mesh/b", "/a/.mesh/b"),
+        ("/.mesh", "/.mesh"),
+        ("http://web:80/.mesh/t0ken/web/a", "http://web:80/.mesh/REDACTED/web/a"),
+        ("/.mesh/t0ken?a=1", "/.mesh/REDACTED?a=1"),
+        ("", ""),
+    ],
+)
+def test_tokens_of_callers_are_hidden(target: str, hidden: str) -> None:
+    assert hide_token(target) == hidden
