@@ -321,7 +321,9 @@ def check_addresses(options: DaemonOptions) -> None:
     listen = [("--listen", address) for address in options.listen]
     api = [("--api", options.api.address)] if options.api else []
     page = [("--ui", options.ui.tcp.address)] if options.ui and options.ui.strict else []
-    nodes = [("--node-listen", options.node_listen)] if options.node_listen else []
+    # With a lease it is opened by the daemon that leads, which may be on this host.
+    opens = options.node_listen and not options.lease
+    nodes = [("--node-listen", options.node_listen)] if opens else []
     for option, address in [*listen, ("--metrics", options.metrics), *api, *page, *nodes]:
         try:
             parsed = addresses.parse(address)

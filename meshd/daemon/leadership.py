@@ -83,6 +83,11 @@ class Leadership:
         self._saved = b""
 
     @property
+    def found(self) -> LeaseRecord | None:
+        """The lease as this process saw it last."""
+        return self._found
+
+    @property
     def state(self) -> LeaseState:
         """Whether this process leads."""
         return self._state

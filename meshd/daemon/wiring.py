@@ -43,10 +43,11 @@ from meshd.control.status import by_service
 from meshd.control.status_reader import StatusReader
 from meshd.control.volumes import VolumeManager
 from meshd.daemon.clock_watch import ClockWatch
-from meshd.daemon.leadership import Leadership
+from meshd.daemon.leadership import Leadership, LeaseKeeper
 from meshd.daemon.node_channel import NodeChannel
 from meshd.daemon.scale_from_zero_feed import ScaleFromZeroFeed
 from meshd.daemon.standby import StandbyControl
+from meshd.daemon.standby_feed import StandbyFeed
 from meshd.daemon.stores import Stores
 from meshd.daemon.ticker import Ticker
 from meshd.daemon.worker_events import WorkerEvents
@@ -100,6 +101,7 @@ from meshd.telemetry.usage_sampler import PAUSE, UsageSampler
 from meshd.ui.assets import load_assets
 from meshd.ui.page import WebPage
 from meshd.ui.settings import PageSettings
+from proxy.ipc import address as addresses
 from proxy.ipc.watchdog import send_signs_of_life
 
 if TYPE_CHECKING:
@@ -175,8 +177,8 @@ class Daemon:
             with self._stores.opened():
                 await self._run_parts(None)
             return
-        async with opened_leadership(self._settings) as leadership:
-            await self._stand_by(leadership)
+        async with opened_leadership(self._settings) as (leadership, keeper):
+            await self._stand_by(leadership, keeper)
             if self._end.is_set():
                 return
             with self._stores.opened():
@@ -190,13 +192,13 @@ class Daemon:
         )
         await parts.run(self._end)
 
-    async def _stand_by(self, leadership: Leadership) -> None:
+    async def _stand_by(self, leadership: Leadership, keeper: LeaseKeeper) -> None:
         """Hold the state and serve the API until this process leads or ends. Take over the state of
         the leader before. Raises as `run` does."""
         store = Store(self._settings.state)  # the parts read theirs afterwards
         store.open()
         try:
-            before = await self._await_lease(leadership)
+            before = await self._await_lease(leadership, keeper)
             if before is not None:
                 records.restore(store, before)
         finally:
@@ -209,9 +211,9 @@ class Daemon:
         else:
             self.end()
 
-    async def _await_lease(self, leadership: Leadership) -> bytes | None:
-        """Serve the API until this process leads or ends. Return the state of the leader before;
-        None: this process has its own."""
+    async def _await_lease(self, leadership: Leadership, keeper: LeaseKeeper) -> bytes | None:
+        """Serve the API, and feed the proxy from the leader, until this process leads or ends.
+        Return the state of the leader before; None: this process has its own."""
         settings = self._settings
         waiting = StandbyControl(settings.lease, lambda: leadership.leader, self._end_all)
         socket = settings.state / presence.API_SOCKET
@@ -219,22 +221,29 @@ class Daemon:
             signs = asyncio.create_task(send_signs_of_life(settings.watchdog))
             acquired = asyncio.create_task(leadership.acquire())
             ended = asyncio.create_task(self._end.wait())
+            feed = StandbyFeed(settings.state, leadership, keeper, platform.node())
+            fed = asyncio.create_task(feed.run())
             try:
                 await asyncio.wait([acquired, ended], return_when=asyncio.FIRST_COMPLETED)
                 return acquired.result() if acquired.done() else None
             finally:
-                for task in (signs, acquired, ended):
+                for task in (signs, acquired, ended, fed):
                     task.cancel()
-                await asyncio.gather(signs, acquired, ended, return_exceptions=True)
+                await asyncio.gather(signs, acquired, ended, fed, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
-async def opened_leadership(settings: DaemonSettings) -> AsyncIterator[Leadership]:
-    """Yield the lease of this process, over a separate connection to the engine."""
+async def opened_leadership(
+    settings: DaemonSettings,
+) -> AsyncIterator[tuple[Leadership, LeaseKeeper]]:
+    """Yield the lease of this process and where it is kept, over a separate connection to the
+    engine."""
     engine = Engine()
     host = platform.node()
+    port = addresses.parse(settings.node_listen).port if settings.node_listen else 0
+    keeper = SwarmLease(engine, settings.lease, port)
     try:
-        yield Leadership(SwarmLease(engine, settings.lease), f"{host}:{settings.state}", host)
+        yield Leadership(keeper, f"{host}:{settings.state}", host), keeper
     finally:
         await engine.close()
 

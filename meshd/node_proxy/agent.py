@@ -50,7 +50,7 @@ control process of a hundred nodes."""
 
 class Agent:
     """The connection of one node. `managers`: addresses of control processes; the first that serves
-    this node is used. `now` returns Unix time."""
+    this node is used. `now` returns Unix time. `keep` stores a renewed identity."""
 
     def __init__(
         self,
@@ -59,7 +59,9 @@ class Agent:
         managers: Sequence[str],
         dice: random.Random,
         now: Callable[[], float] = time.time,
+        keep: Callable[[Path, NodeIdentity], None] = store_identity,
     ) -> None:
+        self._keep = keep
         self._state = state
         self._identity = identity
         self._managers = managers
@@ -161,7 +163,7 @@ class Agent:
     def _take_certificate(self, certificate: str) -> None:
         """Use a renewed certificate from the next connection on. Raises OSError."""
         identity = NodeIdentity(self._next_key, certificate, self._identity.authority)
-        store_identity(self._state, identity)
+        self._keep(self._state, identity)
         self._identity, self._next_key = identity, ""
         _log.info("certificate renewed", until=identity.validity()[1])
 

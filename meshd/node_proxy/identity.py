@@ -23,10 +23,13 @@ class PeerRole(StrEnum):
     """What the holder of a certificate may do.
 
     - `node`: receive snapshots and send reports.
+    - `manager`: the same, as a control process that stands by: it has the authority's key, and
+      need not join.
     - `join`: ask once for the certificate of a node.
     """
 
     NODE = "node"
+    MANAGER = "manager"
     JOIN = "join"
 
 

@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from meshd.api.server import bind_tcp
+from meshd.api.tcp_address import ServeError
 from meshd.model.errors import NotFound, Rejected, StoreWriteError
 from meshd.model.event import Kind
 from meshd.model.node_proxy import NewJoinToken, NodeProxyStatus
@@ -46,6 +47,8 @@ HANDSHAKE_SECONDS: Final = 5.0
 """Seconds for the TLS handshake of a node: some round trips."""
 MAX_UNSENT: Final = 64 * 1024 * 1024
 """Bytes that may wait to be sent to a node; more means that it does not read."""
+LISTEN_PAUSE: Final = 0.5
+"""Seconds between two attempts to open the address."""
 TOKEN_ID_BYTES: Final = 8
 """Random bytes of a token's id, which may be shown: the secret is its key."""
 
@@ -72,6 +75,8 @@ class NodeServer:
         now: Callable[[], float],
     ) -> None:
         self.port = 0
+        self._server: asyncio.Server | None = None
+        self._problem = ""
         self._address = address
         self._folder = folder
         self._authority = authority
@@ -87,25 +92,49 @@ class NodeServer:
 
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[None]:
-        """Accept nodes until the end of the block. Raises ServeError, OSError."""
-        sock = bind_tcp(self._address, "the proxies of nodes")
-        self.port = int(sock.getsockname()[1])
+        """Accept nodes until the end of the block. While something else holds the address, such as
+        a leader before that hangs, it is tried again. Raises OSError."""
         context = self._authority.server_context(self._folder, self._now())
-        server = await asyncio.start_server(
-            self._accept, sock=sock, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
-        )
-        renewal = asyncio.create_task(self._renew(context))
+        running = [
+            asyncio.create_task(self._listen(context)),
+            asyncio.create_task(self._renew(context)),
+        ]
         try:
+            await self._begin_listening(context)
             yield
         finally:
-            renewal.cancel()
-            server.close()
-            for task in list(self._sessions):
+            if self._server is not None:
+                self._server.close()
+            for task in (*running, *self._sessions):
                 task.cancel()
-            await asyncio.gather(renewal, *self._sessions, return_exceptions=True)
+            await asyncio.gather(*running, *self._sessions, return_exceptions=True)
+
+    async def _begin_listening(self, context: ssl.SSLContext) -> None:
+        """Try to open the address; record an event at the first failure."""
+        try:
+            sock = bind_tcp(self._address, "the proxies of nodes")
+        except ServeError as error:
+            if not self._problem:
+                self._record(Kind.LISTEN_FAILED, str(error))
+            self._problem = str(error)
+            return
+        self.port = int(sock.getsockname()[1])
+        self._server = await asyncio.start_server(
+            self._accept, sock=sock, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+        )
+
+    async def _listen(self, context: ssl.SSLContext) -> None:
+        """Try again until the address is open."""
+        while True:
+            await asyncio.sleep(LISTEN_PAUSE)
+            if self._server is not None:
+                return
+            await self._begin_listening(context)
 
     def make_token(self, seconds: float, who: str) -> NewJoinToken:
         """Return a new join token. Raises Rejected, StoreWriteError."""
+        if not self.port:
+            raise Rejected(self._problem or "the port for proxies of nodes is not open yet")
         now = self._now()
         id = secrets.token_hex(TOKEN_ID_BYTES)
         self._table.add_token(id, now + seconds, now)
@@ -164,7 +193,7 @@ class NodeServer:
             await _refuse(writer, "this control process does not lead")
         elif identity.role is PeerRole.JOIN:
             await self._join(identity.name, reader, writer)
-        elif identity.name not in self._table.nodes():
+        elif identity.role is PeerRole.NODE and identity.name not in self._table.nodes():
             await _refuse(writer, f"node {identity.name} was removed; join again with a new token")
         else:
             await self._serve_node(identity, reader, writer)
@@ -210,7 +239,7 @@ class NodeServer:
                 _log.warning("node does not read, so its connection is closed", node=name)
                 writer.transport.abort()
 
-        signs = asyncio.create_task(_send_signs_of_life(writer))
+        signs = asyncio.create_task(self._send_signs_of_life(writer))
         self._proxies.connect(name, _peer_address(writer), send)
         try:
             while (message := await read_message(reader)) is not None:
@@ -245,16 +274,18 @@ class NodeServer:
             self._proxies.disconnect(name, send, reason)
             await asyncio.gather(signs, return_exceptions=True)
 
+    async def _send_signs_of_life(self, writer: asyncio.StreamWriter) -> None:
+        """Send signs of life as long as this process may act. A leader on the minority side of a
+        partition feeds no node: its snapshots may lack what others see."""
+        while self._leads():
+            writer.write(encode_message(KeepAlive()))
+            await asyncio.sleep(KEEP_ALIVE_SECONDS)
+        await _refuse(writer, "this control process does not lead any more")
+
     def _remaining(self, writer: asyncio.StreamWriter) -> float:
         """Return for how many seconds the certificate of a peer is still valid."""
         text = str((writer.get_extra_info("peercert") or {})["notAfter"])
         return ssl.cert_time_to_seconds(text) - self._now()
-
-
-async def _send_signs_of_life(writer: asyncio.StreamWriter) -> None:
-    while True:
-        writer.write(encode_message(KeepAlive()))
-        await asyncio.sleep(KEEP_ALIVE_SECONDS)
 
 
 async def _refuse(writer: asyncio.StreamWriter, reason: str) -> None:

@@ -23,6 +23,7 @@ from meshd.publish.published_ports import (
 from meshd.publish.virtual_addresses import VirtualAddresses
 from meshd.runtime.base import Runtime
 from meshd.spec.model import Project, Service
+from proxy.ipc import address as addresses
 from proxy.wire.snapshot import Listener
 
 
@@ -57,9 +58,20 @@ class Gateways:
 
     @property
     def token_address(self) -> str:
-        """The address of the listener for calls with a token; empty while it is not known, or if
-        tokens are not used."""
+        """Where replicas call with a token; empty while it is not known, or if tokens are not
+        used."""
         return self._runtime.token_address if self.uses_tokens else ""
+
+    @property
+    def token_listener(self) -> str:
+        """The address of the listener for these calls. With several nodes it is the same on each,
+        so that it stays open when another control process leads."""
+        address = self.token_address
+        if not address or not self.has_nodes:
+            return address
+        parsed = addresses.parse(address)
+        host = "::" if ":" in parsed.host else "0.0.0.0"
+        return str(addresses.Address(host, parsed.port))
 
     async def discover(self, project: str, services: Sequence[str]) -> None:
         """Ask the runtime for the gateways of these services. Raises RuntimeFailure."""
@@ -106,7 +118,7 @@ class Gateways:
     def listeners(self) -> tuple[Listener, ...]:
         """Return the addresses that the workers should listen on."""
         if self.uses_tokens:
-            address = self.token_address
+            address = self.token_listener
             tokens = (Listener(address=address, kind="token"),) if address else ()
             return (*tokens, *self.ports.plan.listeners)
         if self._listeners is None:
@@ -129,11 +141,12 @@ class Gateways:
     def is_ready(self, bound: Mapping[str, str]) -> bool:
         """Return whether replicas may start, because the mesh address for them is known. `bound`
         are the addresses that the workers listen on, by listener."""
-        return not self.uses_tokens or self.token_address in bound
+        return not self.uses_tokens or self.token_listener in bound
 
     def token_url(self, bound: Mapping[str, str], token: str) -> str:
         """Return the URL prefix of a replica's calls; empty if tokens are not used."""
-        address = self.token_address
-        if not self.uses_tokens or address not in bound:
+        listener = self.token_listener
+        if not self.uses_tokens or listener not in bound:
             return ""
-        return f"http://{bound[address]}/.mesh/{token}"
+        address = self.token_address if self.has_nodes else bound[listener]
+        return f"http://{address}/.mesh/{token}"

@@ -63,6 +63,8 @@ class LeaseRecord(msgspec.Struct, frozen=True):
     - `renewals`: grows with each renewal.
     - `records`: where the runtime keeps the leader's state; empty: nowhere yet.
     - `version`: of the object on the runtime; a write names the version that it replaces.
+    - `address`: where the leader feeds the proxies of other nodes, set by the runtime; empty:
+      nowhere.
     """
 
     holder: str
@@ -71,6 +73,7 @@ class LeaseRecord(msgspec.Struct, frozen=True):
     renewals: int = 0
     records: str = ""
     version: int = 0
+    address: str = ""
 
 
 def decide(

@@ -67,6 +67,14 @@ def restore(store: Store, content: bytes) -> None:
             database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _decode(value)))
 
 
+def read_authority(content: bytes) -> tuple[str, str] | None:
+    """Return key and certificate (PEM) of the mesh's authority in a state; None if it has none."""
+    identity = json.loads(zlib.decompress(content))["identity"]
+    if "authority_key" not in identity:
+        return None
+    return str(identity["authority_key"]), str(identity["authority_certificate"])
+
+
 def _replace(database: sqlite3.Connection, name: str, rows: list[list[Any]]) -> None:
     database.execute(f"DELETE FROM {name}")  # noqa: S608 (of TABLES)
     if rows:

@@ -8,9 +8,11 @@ import base64
 import json
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ from tests.fakes.replicas import (
     swarm_runtime,
 )
 from tests.support.mesh import TestMesh
-from tests.support.own_swarm import OwnNode, own_swarm
+from tests.support.own_swarm import OwnNode, own_swarm, run
 from tests.support.registry import PASSWORD, USER, htpasswd_auth, registry
 from tests.support.waiting import wait_until
 
@@ -212,13 +214,14 @@ async def test_the_swarm_keeps_a_lease_and_the_state_of_its_holder(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", node.host)
     engine = Engine()
-    lease = SwarmLease(engine, "test")
+    lease = SwarmLease(engine, "test", 15779)
     assert await lease.read() is None
     assert await lease.write(LeaseRecord("a", "m1", 1))
     assert not await lease.write(LeaseRecord("b", "m2", 1)), "it exists by now"
     found = await lease.read()
     assert found is not None
     assert (found.holder, found.host, found.token, found.records) == ("a", "m1", 1, "")
+    assert found.address == f"{node.address}:15779"
     content = bytes(range(256)) * 4000
     for state in (b"earlier", content):
         place = await lease.save(state)
@@ -476,6 +479,8 @@ async def test_another_meshd_takes_over(tmp_path: Path, engine_image: str) -> No
             names = {each["name"] for each in (await first.service("web"))["replicas"]}
             standby = await second.up(text, "--lease", "prod")
             assert (standby.code, "leads lease prod" in standby.err) == (0, True), standby.err
+            served = partial(serves, node.address, 8082, "first")
+            await wait_until(served, 20, "the proxy of the standby serves")
             refused = await second.run("scale", "web", "1")
             assert (refused.code, "leads lease prod" in refused.err) == (1, True)
 
@@ -515,6 +520,78 @@ async def test_another_meshd_takes_over(tmp_path: Path, engine_image: str) -> No
         finally:
             await second.end()
             await first.end()
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(600)
+async def test_a_proxy_on_another_node_is_cut_from_the_control_process(
+    tmp_path: Path, engine_image: str
+) -> None:
+    """It serves on meanwhile, under load, and catches up afterwards."""
+    text = APPLICATION.replace("IMAGE", engine_image).replace("CODE", json.dumps(CALLER))
+    with own_swarm(["m1", "w1"], engine_image) as (manager, worker):
+        environment = {"DOCKER_HOST": manager.host}
+        address = f"{manager.address}:8080"
+        mesh = TestMesh(tmp_path, "swarm", address, environment, manager.inside)
+        drop = ("OUTPUT", "-p", "tcp", "--dport", "15779", "-j", "DROP")
+        counts: Counter[str] = Counter()
+        over = asyncio.Event()
+
+        async def send_requests() -> None:
+            while not over.is_set():
+                counts[await fetch(worker.address, 8080)] += 1
+
+        async def shown() -> dict[str, Any]:
+            nodes = {each["name"]: each for each in await mesh.api("/v1/nodes")}
+            return dict(nodes["w1"]["proxy"] or {})
+
+        async def is_shown(state: str) -> bool:
+            return (await shown()).get("state") == state
+
+        process: asyncio.subprocess.Process | None = None
+        try:
+            listen = f"{manager.address}:15779"
+            started = await mesh.up(text, "--node-listen", listen)
+            assert started.code == 0, started.err
+            token = tmp_path / "token"
+            token.write_text((await mesh.run("node", "token")).out)
+            process = await asyncio.create_subprocess_exec(
+                *worker.inside, sys.executable, "-m", "meshd", "node", "join", manager.address,
+                "--token-file", str(token), "--name", "w1", "--listen", f"{worker.address}:8080",
+                "--workers", "1", "--state", str(tmp_path / "w1"), cwd=tmp_path,
+            )  # fmt: skip
+            await wait_until(partial(serves, worker.address, 8080, "first"), 30, "it serves")
+            await wait_until(partial(is_shown, "connected"), 20, "it is connected")
+            load_task = asyncio.create_task(send_requests())
+            run(*worker.inside, "iptables", "-w", "-A", *drop)
+            await wait_until(partial(is_shown, "lost"), 60, "its silence is noticed")
+            before = counts["first"]
+            await wait_until(lambda: counts["first"] > before + 50, 30, "it serves on")
+            assert (await mesh.run("scale", "web", "4")).code == 0
+            await mesh.until("web", lambda each: each["ready"] == 4, 60)
+            run(*worker.inside, "iptables", "-w", "-D", *drop)
+            await wait_until(partial(is_shown, "connected"), 60, "it catches up")
+            updated = await mesh.up(text.replace("first", "second"))
+            assert updated.code == 0, updated.err
+            await wait_until(lambda: counts["second"] > 50, 30, "requests to the new revision")
+            over.set()
+            await load_task
+            print(f"requests through the node: {dict(counts)}")
+            assert set(counts) == {"first", "second"}
+        finally:
+            over.set()
+            if process is not None:
+                process.terminate()
+                await process.wait()
+            await mesh.end()
+
+
+async def serves(host: str, port: int, text: str) -> bool:
+    """Whether a proxy answers with a text."""
+    try:
+        return await fetch(host, port) == text
+    except (aiohttp.ClientError, OSError):
+        return False
 
 
 async def status_of(mesh: TestMesh) -> dict[str, Any]:

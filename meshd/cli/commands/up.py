@@ -109,7 +109,8 @@ def check_lease(_context: click.Context, _option: click.Parameter, name: str) ->
     metavar="ADDR",
     default="",
     help="Accept the proxies of other nodes (`meshd node join`) at this HOST:PORT, by TLS with "
-    f"certificates of this mesh, e.g. 0.0.0.0:{NODE_PORT}. Default: off.",
+    f"certificates of this mesh, e.g. 0.0.0.0:{NODE_PORT}. Default: off; with --lease "
+    f"0.0.0.0:{NODE_PORT}.",
 )
 @click.option(
     "--no-record",
@@ -187,7 +188,7 @@ async def command(
             api=api,
             ui=ui,
             lease=lease,
-            node_listen=node_listen,
+            node_listen=node_listen or (f"0.0.0.0:{NODE_PORT}" if lease else ""),
         )
         async with daemon_process.start_lock(state):
             if await check_running(options):

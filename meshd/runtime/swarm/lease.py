@@ -15,6 +15,7 @@ from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.lease import LeaseRecord
 from meshd.runtime.swarm.api import Gone, NameTaken, OutOfSequence, SwarmApi
+from proxy.ipc.address import Address
 
 LEASE: Final = "mesh.lease"
 """Label of all configs of a lease, with its name."""
@@ -24,9 +25,12 @@ PART_BYTES: Final = 400_000
 
 
 class SwarmLease:
-    """The lease called `name` in the Swarm whose manager `engine` is connected to."""
+    """The lease called `name` in the Swarm whose manager `engine` is connected to. `node_port`:
+    port of this host for the proxies of other nodes; 0: none."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(self, engine: Engine, name: str, node_port: int = 0) -> None:
+        self._node_port = node_port
+        self._node_address = ""
         self._api = SwarmApi(engine)
         self._engine = engine
         self._name = name
@@ -49,11 +53,16 @@ class SwarmLease:
             renewals=int(marks.get("renewals", 0)),
             records=marks.get("records", ""),
             version=int(found["Version"]["Index"]),
+            address=marks.get("address", ""),
         )
 
     async def write(self, record: LeaseRecord) -> bool:
         """See `LeaseKeeper.write`."""
         marks = {LEASE: self._name, **{name: str(getattr(record, name)) for name in _FIELDS}}
+        if self._node_port:
+            if not self._node_address:
+                self._node_address = str((await self._api.local_state())["NodeAddr"])
+            marks["address"] = str(Address(self._node_address, self._node_port))
         try:
             if record.version:
                 spec = {**self._spec, "Labels": marks}

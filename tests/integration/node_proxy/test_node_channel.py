@@ -5,17 +5,18 @@ import asyncio
 import contextlib
 import os
 import random
+import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from meshd.model.errors import NotFound
+from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Kind
 from meshd.node_proxy import agent as agent_module
+from meshd.node_proxy import server as server_module
 from meshd.node_proxy.agent import Agent
 from meshd.node_proxy.authority import MeshAuthority, client_context, make_authority, new_request
 from meshd.node_proxy.enrollment import (
@@ -39,121 +40,13 @@ from meshd.node_proxy.protocol import (
     encode_message,
     read_message,
 )
-from meshd.node_proxy.proxies import NodeProxies
-from meshd.node_proxy.server import NodeServer
-from meshd.node_proxy.snapshot import NodeSnapshots
-from meshd.node_proxy.table import NodeProxyTable
-from meshd.publish.publisher import Publisher
-from meshd.store.store import Store
-from proxy.supervisor.feed_server import FeedServer
-from proxy.wire.report import Ack, Hello, Message, Resync, Workers
 from proxy.wire.snapshot import (
-    Endpoint,
     Generation,
-    MissingService,
-    Service,
     Snapshot,
-    SnapshotUpdate,
-    apply,
 )
+from tests.support.node_scene import Leader, Node, snapshot
 from tests.support.ports import free_port
 from tests.support.waiting import stays, wait_until
-
-
-def snapshot(*names: str, size: int = 0) -> Snapshot:
-    services = tuple(
-        Service(f"shop/{name}", f"{name}{size}", (Endpoint(name, "10.0.0.1", 80, "", "r" * size),))
-        for name in names
-    )
-    return Snapshot(Generation(), services)
-
-
-class Leader:
-    """The side of the control process, with a store."""
-
-    def __init__(self, folder: Path, epoch: int = 1) -> None:
-        folder.mkdir(exist_ok=True)
-        self.folder = folder
-        self.port = free_port()
-        self.messages: list[Message] = []
-        self.events: list[tuple[Kind, str]] = []
-        self.leads = True
-        self.store = Store(folder)
-        self.store.open()
-        self.start(epoch)
-
-    def start(self, epoch: int) -> None:
-        """Make the parts of a control process that continues with the same store."""
-        record = lambda kind, text: self.events.append((kind, text))  # noqa: E731
-        self.proxies = NodeProxies(
-            NodeSnapshots(str), self.messages.append, record, time.monotonic, time.time
-        )
-        self.publisher = Publisher(
-            self.folder / "none", epoch, self.proxies.take_local, self.proxies
-        )
-        table = NodeProxyTable(self.store)
-        self.authority = MeshAuthority(*table.authority(lambda: make_authority(time.time())))
-        self.server = NodeServer(
-            f"127.0.0.1:{self.port}",
-            self.folder,
-            self.authority,
-            table,
-            self.proxies,
-            self.publisher.raise_above,
-            lambda: self.leads,
-            record,
-            time.time,
-        )
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def kinds(self) -> list[Kind]:
-        return [kind for kind, _ in self.events]
-
-
-class Node:
-    """The side of a node: an agent, and a stand-in for its supervisor with one worker."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
-        self.folder = folder
-        self.snapshot = Snapshot(Generation())
-        self.history: list[Generation] = []
-        self.refused: list[Generation] = []
-        self.feed = FeedServer(self._greeting, self._publish)
-
-    def _greeting(self) -> list[Message]:
-        generation = self.snapshot.generation
-        return [Hello("supervisor", generation), Workers((1,)), Ack(1, generation)]
-
-    def _publish(self, update: SnapshotUpdate) -> Message | None:
-        if update.generation <= self.snapshot.generation:
-            self.refused.append(update.generation)
-            return Hello("supervisor", self.snapshot.generation)
-        try:
-            self.snapshot = apply(self.snapshot, update)
-        except MissingService:
-            return Resync(0)
-        self.history.append(update.generation)
-        self.feed.broadcast(Ack(1, update.generation))
-        return None
-
-    def names(self) -> list[str]:
-        return [each.name for each in self.snapshot.services]
-
-    @asynccontextmanager
-    async def running(self, identity: NodeIdentity, *managers: str) -> AsyncIterator[Agent]:
-        await self.feed.open(self.folder / "feed.sock")
-        agent = Agent(self.folder, identity, managers, random.Random(1))
-        task = asyncio.create_task(agent.run())
-        try:
-            yield agent
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            self.feed.close()
 
 
 @pytest.fixture
@@ -421,3 +314,30 @@ async def test_messages_that_are_none_are_refused() -> None:
         with pytest.raises(ProtocolError):
             await read_message(reader)
     assert len(encode_feed(b"x" * MAX_NODE_MESSAGE)) > MAX_NODE_MESSAGE
+
+
+async def test_a_leader_that_may_not_act_feeds_no_node(
+    leader: Leader, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "KEEP_ALIVE_SECONDS", 0.05)
+    leader.publisher.publish(snapshot("a"))
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+        async with node.running(identity, leader.address):
+            await wait_until(lambda: node.names() == ["shop/a"])
+            leader.leads = False
+            await wait_until(lambda: leader.server.status()[0].state == "lost")
+            leader.publisher.publish(snapshot("b"))
+            await stays(lambda: node.names() == ["shop/a"], 0.3, "it keeps its snapshot")
+            leader.leads = True
+            await wait_until(lambda: node.names() == ["shop/b"], 10)
+
+
+async def test_an_address_in_use_is_tried_again(leader: Leader) -> None:
+    with socket.create_server(("127.0.0.1", leader.port)):
+        async with leader.server.serve():
+            with pytest.raises(Rejected, match="cannot listen at"):
+                leader.server.make_token(60.0, "me")
+            await stays(lambda: leader.kinds() == [Kind.LISTEN_FAILED], 1.2, "it is said once")
+    async with leader.server.serve():
+        assert leader.server.make_token(60.0, "me").port == leader.port

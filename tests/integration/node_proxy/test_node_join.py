@@ -12,6 +12,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from meshd.api.client import Client
+from meshd.model.errors import NotFound
 from tests.support.mesh import TestMesh, service_text
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
@@ -66,9 +68,9 @@ async def test_a_node_serves_while_the_control_process_is_gone(
     started = await mesh.up(compose(1), "--no-ui", "--node-listen", manager)
     assert started.code == 0, started.err
     assert "--node-listen is for --runtime swarm" in started.err
-    made = await mesh.run("node", "token")
     token = tmp_path / "token"
-    token.write_text(made.out)
+    async with Client(mesh.state / "admin.sock") as client:
+        token.write_text((await client.make_join_token(600)).secret)
     token.chmod(0o600)
     first = (manager, "--token-file", str(token), "--name", "n1", "--listen", address)
 
@@ -102,8 +104,8 @@ async def test_a_node_serves_while_the_control_process_is_gone(
 
         await wait_until(replaced, 20, "connected again", 0.05)
         before = {each["name"] for each in (await mesh.service("web"))["replicas"]}
-        restarted = await mesh.run("restart", "web")
-        assert restarted.code == 0, restarted.err
+        async with Client(mesh.state / "admin.sock") as client:
+            await client.restart("shop", "web")
         await mesh.until(
             "web", lambda web: not before & {each["name"] for each in web["replicas"]}, 20
         )
@@ -114,11 +116,8 @@ async def test_a_node_serves_while_the_control_process_is_gone(
     async with node_proxy(mesh, tmp_path / "n1", *again):
         await wait_until(lambda: status_of(address), 20, "the node serves", 0.05)
         assert await status_of(address) == 200
-        second = await mesh.run("node", "join", manager, timeout=20)  # the state of the daemon
-        assert (second.code, "use a different --state" in second.err) == (2, True)
     await wait_until(lambda: shown("lost"), 20, "it is lost", 0.05)
-    listed = await mesh.run("nodes")
-    assert "lost since" in listed.out
-    assert (await mesh.run("node", "remove", "n1")).code == 0
-    refused = await mesh.run("node", "remove", "n1")
-    assert (refused.code, "no proxy of a node 'n1' has joined" in refused.err) == (1, True)
+    async with Client(mesh.state / "admin.sock") as client:
+        await client.remove_node_proxy("n1")
+        with pytest.raises(NotFound, match="no proxy of a node 'n1' has joined"):
+            await client.remove_node_proxy("n1")

@@ -25,6 +25,7 @@ services:
 class RuntimeWithTokens:
     capabilities: Capabilities
     token_address: str = field(default=ADDRESS)
+    is_local: bool = False
 
 
 def gateways(runtime: RuntimeWithTokens, tmp_path: Path) -> Gateways:
@@ -43,14 +44,21 @@ def gateways(runtime: RuntimeWithTokens, tmp_path: Path) -> Gateways:
 def test_a_swarm_has_a_listener_for_tokens_and_opens_published_ports(tmp_path: Path) -> None:
     made = gateways(RuntimeWithTokens(SWARM), tmp_path)
     tokens, published = made.listeners()
-    assert tokens == Listener(ADDRESS, "token")
+    assert tokens == Listener("0.0.0.0:15781", "token")  # as on every other node
     assert (published.address, published.kind, published.service) == (
         "0.0.0.0:8000", "published", "shop/web",
     )  # fmt: skip
     assert not made.is_ready({})
-    bound = {ADDRESS: ADDRESS}
+    bound = {"0.0.0.0:15781": "0.0.0.0:15781"}
     assert made.is_ready(bound)
     assert made.token_url(bound, "abc") == "http://10.0.0.1:15781/.mesh/abc"
+
+
+def test_a_swarm_of_ipv6_nodes_has_a_listener_of_ipv6(tmp_path: Path) -> None:
+    made = gateways(RuntimeWithTokens(SWARM, "[fd00::1]:15781"), tmp_path)
+    bound = {"[::]:15781": "[::]:15781"}
+    assert made.is_ready(bound)
+    assert made.token_url(bound, "abc") == "http://[fd00::1]:15781/.mesh/abc"
 
 
 def test_before_the_runtime_is_connected_no_replica_may_start(tmp_path: Path) -> None:
@@ -61,7 +69,7 @@ def test_before_the_runtime_is_connected_no_replica_may_start(tmp_path: Path) ->
 
 
 def test_local_processes_have_a_listener_for_tokens_only(tmp_path: Path) -> None:
-    made = gateways(RuntimeWithTokens(PROCESS, "127.0.0.1:0"), tmp_path)
+    made = gateways(RuntimeWithTokens(PROCESS, "127.0.0.1:0", is_local=True), tmp_path)
     assert made.listeners() == (Listener("127.0.0.1:0", "token"),)
     assert made.token_url({"127.0.0.1:0": "127.0.0.1:4000"}, "abc") == (
         "http://127.0.0.1:4000/.mesh/abc"
