@@ -196,10 +196,11 @@ async def test_connections_that_outlive_the_drain_deadline_end() -> None:
 
 async def test_the_number_of_replicas_follows_the_open_connections() -> None:
     async with servers("{min: 1, max: 4, concurrency: 10, down_window: 1s}") as (mesh, _):
-        holding = asyncio.create_task(inside(mesh, "python3", "/session.py", "hold", "25", "20"))
-        _, status = await mesh.until("cache", lambda seen: seen["ready"] == 3, 20)
+        (client,) = (await mesh.service("client"))["replicas"]
+        holding = ("python3", "/session.py", "hold", "25", "200")
+        await run("docker", "exec", "--detach", client["name"], *holding)
+        _, status = await mesh.until("cache", lambda seen: seen["ready"] == 3, 60)
         assert status["streams"] == 25
         explained = (await mesh.run("explain", "cache")).out
         assert "25.0 in flight (open connections: 25)" in explained
         assert await metric(mesh, "meshd_streams") == 25
-        await holding
