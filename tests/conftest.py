@@ -134,7 +134,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "_Streams":
     return _Streams(config, log)
 
 
-OWN_ENGINE = ("tests/engine/test_swarm.py", "tests/e2e/test_engine_outage.py")
+OWN_ENGINE = (
+    "tests/engine/test_bootstrap.py",
+    "tests/engine/test_swarm.py",
+    "tests/e2e/test_engine_outage.py",
+)
 """Files whose tests start separate engines, in separate network namespaces."""
 
 

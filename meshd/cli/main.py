@@ -30,6 +30,7 @@ _COMMANDS = (
     "rollout",
     "restart",
     "drain",
+    "bootstrap",
     "nodes",
     "node",
     "rebalance",

@@ -119,8 +119,8 @@ class OwnNode:
 
 
 @contextmanager
-def own_swarm(names: Sequence[str], image: str) -> Iterator[Sequence[OwnNode]]:
-    """Run a Swarm of these nodes, the first of which is its manager; each has the image."""
+def own_engines(names: Sequence[str]) -> Iterator[list[OwnNode]]:
+    """Run engines of these names that reach each other and are in no Swarm."""
     number = next(_numbers)
     bridge, network = f"os{os.getpid()}{chr(ord('a') + number)}", f"10.214.{FIRST_NETWORK + number}"
     accept = ("FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT")
@@ -135,6 +135,14 @@ def own_swarm(names: Sequence[str], image: str) -> Iterator[Sequence[OwnNode]]:
         for node in nodes:
             end.callback(node.stop)
             node.start()
+        yield nodes
+
+
+@contextmanager
+def own_swarm(names: Sequence[str], image: str) -> Iterator[Sequence[OwnNode]]:
+    """Run a Swarm of these nodes, the first of which is its manager; each has the image."""
+    with own_engines(names) as nodes:
+        for node in nodes:
             node.load(image)
         manager, *workers = nodes
         manager.docker("swarm", "init", "--advertise-addr", manager.address)

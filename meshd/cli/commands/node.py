@@ -1,4 +1,4 @@
-"""`meshd node`: cordon, drain and uncordon a node; run the proxy of a node."""
+"""`meshd node`: add, cordon, drain and uncordon nodes; run the proxy of a node."""
 
 import asyncio
 import platform
@@ -11,6 +11,7 @@ import click
 from meshd.api.client import Client
 from meshd.api.dto import NodeDrain, NodeStatus
 from meshd.cli import daemon_process, output, proxy_options
+from meshd.cli.commands import bootstrap
 from meshd.cli.commands.up import LISTEN, default_workers
 from meshd.cli.options import POSITIVE_DURATION, detach_option, output_option, state_option
 from meshd.cli.session import connect, run_async
@@ -22,9 +23,12 @@ MAX_TOKEN_SECONDS: Final = 86400.0
 """The longest life of a join token: what is not used the same day is forgotten."""
 
 
-@click.group("node", short_help="Cordon, drain and uncordon a node; run its proxy.")
+@click.group("node", short_help="Add, cordon, drain and uncordon nodes; run the proxy of one.")
 def command() -> None:
-    """Take a node out of use for maintenance, and use it again. Run the proxy of a node."""
+    """Add a node, cordon, drain and use it again. Run the proxy of a node."""
+
+
+command.add_command(bootstrap.add)
 
 
 @command.command("drain", short_help="Move the replicas of a node to other nodes.")

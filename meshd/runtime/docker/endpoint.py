@@ -112,11 +112,24 @@ def find_endpoint(environment: Mapping[str, str] = os.environ) -> EngineEndpoint
     )
 
 
-def _from_host(host: str, environment: Mapping[str, str], directory: Path) -> EngineEndpoint:
+def find_named(name: str, environment: Mapping[str, str] = os.environ) -> EngineEndpoint:
+    """Return the engine at an address (`ssh://` too), or that of a Docker context. TLS is as for
+    DOCKER_HOST. Raises BadEndpoint."""
+    directory = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    if "://" in name:
+        found = _from_host(name, environment, directory, "the command line")
+    else:
+        found = _from_context(name, "the command line", directory)
+    return found if found.address.startswith("ssh://") else _checked(found)
+
+
+def _from_host(
+    host: str, environment: Mapping[str, str], directory: Path, source: str = "DOCKER_HOST"
+) -> EngineEndpoint:
     verifies = bool(environment.get("DOCKER_TLS_VERIFY"))
     tls = verifies or bool(environment.get("DOCKER_TLS")) or host.startswith("https://")
-    endpoint = EngineEndpoint(host, "DOCKER_HOST")
-    if not tls or host.startswith("unix://"):
+    endpoint = EngineEndpoint(host, source)
+    if not tls or host.startswith(("unix://", "ssh://")):
         return endpoint
     files = Path(environment.get("DOCKER_CERT_PATH") or directory)
     return _with_tls(endpoint, files, verifies or host.startswith("https://"))
@@ -161,7 +174,7 @@ def _from_context(name: str, source: str, directory: Path) -> EngineEndpoint:
             f"the Docker context {name!r} from {source} cannot be read: {file}: {error}"
         ) from error
     files = directory / "contexts" / "tls" / digest / "docker"
-    if endpoint.address.startswith("unix://") or not (files.is_dir() or skips):
+    if endpoint.address.startswith(("unix://", "ssh://")) or not (files.is_dir() or skips):
         return endpoint
     return _with_tls(endpoint, files, not skips)
 

@@ -7,7 +7,7 @@ Every other module of this package talks to the engine through `Engine.request`.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,9 +38,11 @@ Info = dict[str, Any]
 
 
 class Engine:
-    """One engine, named by DOCKER_HOST, the Docker context or the default socket."""
+    """One engine; unless `find` says otherwise the one that DOCKER_HOST, the Docker context or the
+    default socket names."""
 
-    def __init__(self) -> None:
+    def __init__(self, find: Callable[[], EngineEndpoint] = find_endpoint) -> None:
+        self._find = find
         self._docker: Docker | None = None
         self._endpoint: EngineEndpoint | None = None
         self._newest = API_VERSION
@@ -70,7 +72,7 @@ class Engine:
         """Connect and agree on an API version. Raises RuntimeUnavailable; BadEndpoint if the
         settings name no engine that meshd can use."""
         await self.close()
-        self._endpoint = find_endpoint()
+        self._endpoint = self._find()
         docker = _client(self._endpoint)
         try:
             async with _request(docker, self._endpoint) as client:

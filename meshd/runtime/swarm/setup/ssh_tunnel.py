@@ -1,0 +1,111 @@
+"""A local Unix socket that leads to a Docker Engine on a host behind SSH.
+
+`meshd.runtime.swarm.setup.hosts` opens one for each `ssh://` address. Each connection runs
+`docker system dial-stdio` there, as the Docker command line does; `ssh` finds its keys and settings
+itself.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from meshd.runtime.base import RuntimeUnavailable
+
+CONNECT_SECONDS: Final = 10
+"""Seconds for the connection of `ssh`."""
+BLOCK: Final = 65536
+"""Bytes that are copied at once."""
+MAX_SAID: Final = 2000
+"""Bytes kept of what `ssh` says on standard error: the reason of a failure."""
+
+
+def ssh_command(address: str) -> list[str]:
+    """Return the command that connects to the engine at `ssh://[USER@]HOST[:PORT]`. Raises
+    RuntimeUnavailable if the address is not valid."""
+    try:
+        parts = urlsplit(address)
+        host, port, user = parts.hostname, parts.port, parts.username
+    except ValueError:
+        host = port = user = None
+    words = (host or "-", user or "u")
+    if parts.path.strip("/") or any(word.startswith("-") for word in words):
+        raise RuntimeUnavailable(f"{address} is not valid; expected ssh://[USER@]HOST[:PORT]")
+    options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}"]
+    if port is not None:
+        options += ["-p", str(port)]
+    return ["ssh", *options, f"{user}@{host}" if user else str(host), "docker system dial-stdio"]
+
+
+class SshTunnel:
+    """Connections to one engine. `said`: what `ssh` said last on standard error."""
+
+    def __init__(self, address: str) -> None:
+        self._command = ssh_command(address)
+        self.said = ""
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[Path]:
+        """Yield the path of the socket, for this user only."""
+        connections: set[asyncio.Task[None]] = set()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.ensure_future(self._connect(reader, writer))
+            connections.add(task)
+            task.add_done_callback(connections.discard)
+
+        with tempfile.TemporaryDirectory(prefix="meshd-ssh-") as folder:
+            path = Path(folder, "engine.sock")
+            server = await asyncio.start_unix_server(accept, path)
+            try:
+                yield path
+            finally:
+                server.close()
+                for task in connections:
+                    task.cancel()
+                await asyncio.gather(*connections, return_exceptions=True)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection until either side ends it."""
+        pipe = asyncio.subprocess.PIPE
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=pipe, stdout=pipe, stderr=pipe
+            )
+        except OSError as error:
+            self.said = f"ssh cannot be run: {error}"
+            writer.close()
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        sending = asyncio.ensure_future(_copy(reader, process.stdin))
+        complaint = asyncio.ensure_future(process.stderr.read(MAX_SAID))
+        try:
+            await _copy(process.stdout, writer)
+            # Before the connection ends: the client that sees its end asks for the reason.
+            self.said = (await complaint).decode(errors="replace").strip()
+        finally:
+            writer.close()
+            process.stdin.close()
+            for task in (sending, complaint):
+                task.cancel()
+            await asyncio.wait((sending, complaint))
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    """Copy bytes until their end."""
+    with contextlib.suppress(ConnectionError):
+        while data := await source.read(BLOCK):
+            sink.write(data)
+            await sink.drain()
+        if sink.can_write_eof():
+            sink.write_eof()

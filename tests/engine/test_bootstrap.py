@@ -1,0 +1,71 @@
+"""`meshd bootstrap` and `meshd node add` make a Swarm of real engines, in network namespaces."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.own_swarm import OwnNode, own_engines
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[list[OwnNode]]:
+    with own_engines(["m1", "w1", "w2"]) as nodes:
+        yield nodes
+
+
+async def meshd(*words: str, **environment: str) -> tuple[int, str, str]:
+    """Run a command; return its exit code, its output and its errors."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "meshd", *words, env={**os.environ, **environment},
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_engines_become_a_swarm(engines: list[OwnNode], tmp_path: Path) -> None:
+    """Also: a repeated call, a node behind SSH, and that no output has a join token."""
+    m1, w1, w2 = engines
+    said = []
+    code, out, err = await meshd("bootstrap", m1.host, w1.host, "--dry-run", "-o", "json")
+    assert (code, err) == (0, "")
+    planned = [json.loads(line) for line in out.splitlines()]
+    assert [each["action"] for each in planned] == ["would start the Swarm", "would join"]
+    alone = await meshd("node", "add", w1.host, "--manager", m1.host)
+    assert alone[0] == 1
+    assert "is not part of a Swarm; `meshd bootstrap` makes one" in alone[2]
+    for repeated in (False, True):
+        done = await meshd("bootstrap", m1.host, w1.host)
+        said += done[1:]
+        assert done[0] == 0, done
+        first, second = done[1].splitlines()[:2]
+        word = "was part of it" if repeated else "started the Swarm"
+        assert first == f"{m1.host}: m1 {word} as manager"
+        assert second == f"{w1.host}: w1 {'was part of it' if repeated else 'joined'} as worker"
+        assert f"Install meshd on {m1.host}" in done[1]
+
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\nexec docker -H {w2.host} system dial-stdio\n")
+    ssh.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    added = await meshd(
+        "node", "add", "ssh://root@w2", "--role", "manager", "--advertise",
+        f"ssh://root@w2={w2.address}", PATH=path, DOCKER_HOST=m1.host,
+    )  # fmt: skip
+    assert added[0] == 0, added
+    said += added[1:]
+    listed = m1.docker("node", "ls", "--format", "{{.Hostname}} {{.Status}} {{.ManagerStatus}}")
+    assert sorted(listed.splitlines()) == ["m1 Ready Leader", "w1 Ready ", "w2 Ready Reachable"]
+    for role in ("manager", "worker"):
+        token = m1.docker("swarm", "join-token", "-q", role).strip()
+        assert token.startswith("SWMTKN-")
+        assert not any(token in text for text in said)
