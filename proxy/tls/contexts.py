@@ -69,7 +69,7 @@ def make_context(
 class ServerContexts:
     """The contexts of one listener.
 
-    - `protocols`: what the listener offers by ALPN
+    - `asks_clients`: whether clients are asked for a certificate
     - `default`: the context of clients whose server name has no certificate, or that send none.
       Connections begin with it, or with that of `find_renewing`.
     """
@@ -77,6 +77,7 @@ class ServerContexts:
     def __init__(self, listener: Listener, protocols: Sequence[str]) -> None:
         assert listener.tls is not None
         self._tls = listener.tls
+        self.asks_clients = listener.tls.client != "none"
         self._address = listener.address
         self._protocols = tuple(protocols)
         self._own = [

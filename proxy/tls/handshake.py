@@ -14,7 +14,8 @@ from proxy.tls import counters
 from proxy.tls.client_hello import BadHello, ClientHello, parse_client_hello
 from proxy.tls.contexts import ACME_PROTOCOL, ServerContexts
 from proxy.tls.counters import HandshakeCounters, Unfinished
-from proxy.tls.transport import TlsTransport
+from proxy.tls.session_info import TlsSession, describe_session
+from proxy.tls.transport import TlsTransport, object_inside
 
 _CLIENT_CERTIFICATE_ERRORS: Final = frozenset(
     (
@@ -26,8 +27,8 @@ _CLIENT_CERTIFICATE_ERRORS: Final = frozenset(
 )
 """Names of OpenSSL for errors about the client's certificate."""
 
-Ready = Callable[[TlsTransport, ssl.SSLObject], None]
-"""Gets the transport of a connection whose handshake is complete, and its state of TLS. Sets the
+Ready = Callable[[TlsTransport, TlsSession], None]
+"""Gets the transport of a connection whose handshake is complete, and the outcome. Sets the
 protocol of the connection."""
 
 AnswerOf = Callable[[bytes], bytes]
@@ -46,7 +47,7 @@ class Handshake(Unfinished):
 
     __slots__ = (
         "_address", "_answer_of", "_carrier", "_connection", "_contexts", "_counters", "_ended",
-        "_hello", "_incoming", "_limit", "_on_ready", "_outgoing", "_seconds",
+        "_hello", "_incoming", "_limit", "_on_ready", "_outgoing", "_seconds", "_state",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +70,7 @@ class Handshake(Unfinished):
         self._carrier: asyncio.Transport | None = None
         self._ended = False
         self._hello = b""
+        self._state: ssl.SSLObject | None = None
         self._connection: ssl.SSLObject | None = None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -108,7 +110,7 @@ class Handshake(Unfinished):
             self.fail(error)
             self._close()
         else:
-            self._complete(connection)
+            self._complete()
 
     def eof_received(self) -> bool:
         """The client has gone."""
@@ -150,8 +152,8 @@ class Handshake(Unfinished):
         if context is None:
             context = contexts.find_renewing(data) or contexts.default
         self._incoming.write(data)
-        connection = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._connection = connection
+        self._state = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._connection = connection = object_inside(self._state)
         return connection
 
     def _flush(self) -> None:
@@ -162,28 +164,31 @@ class Handshake(Unfinished):
         if self._carrier is not None:
             self._carrier.close()
 
-    def _complete(self, connection: ssl.SSLObject) -> None:
-        carrier = self._carrier
+    def _complete(self) -> None:
+        carrier, state, connection = self._carrier, self._state, self._connection
         assert carrier is not None
-        if connection.selected_alpn_protocol() == ACME_PROTOCOL:
+        assert state is not None
+        assert connection is not None
+        session = describe_session(connection, certificates=self._contexts.asks_clients)
+        if session.protocol == ACME_PROTOCOL:
             # The handshake was all that the authority wanted (RFC 8737, section 3).
             self._flush()
             self._end(counters.COMPLETE)
             self._close()
             return
-        if connection.version() != "TLSv1.3":
+        if session.version != "TLSv1.3":
             self._flush()
         # The tickets of TLS 1.3 leave together with the first bytes of the connection.
-        self._end(counters.RESUMED if connection.session_reused else counters.COMPLETE)
+        self._end(counters.RESUMED if session.resumed else counters.COMPLETE)
         transport = TlsTransport(
             carrier,
             cast("asyncio.Protocol", self),
-            connection,
+            state,
             self._incoming,
             self._outgoing,
         )
         carrier.set_protocol(cast("asyncio.Protocol", transport))
-        self._on_ready(transport, connection)
+        self._on_ready(transport, session)
         transport.begin()
 
     def fail(self, error: BaseException | None) -> None:

@@ -1,7 +1,7 @@
 """What a finished TLS handshake says about the client and the connection.
 
-`proxy.worker.negotiated` reads it once for each connection; the request path passes it on to
-services, spans and the access log.
+`handshake` reads it once for each connection; the request path passes it on to services, spans and
+the access log.
 """
 
 import functools
@@ -58,15 +58,16 @@ class TlsSession:
     client: PeerCertificate | None = None
 
 
-def describe_session(connection: ssl.SSLObject) -> TlsSession:
-    """Return the outcome of a finished handshake."""
+def describe_session(connection: ssl.SSLObject, *, certificates: bool) -> TlsSession:
+    """Return the outcome of a finished handshake. `certificates`: whether clients are asked for
+    theirs."""
     cipher = connection.cipher()
     return _make_session(
         connection.version() or "",
         cipher[0] if cipher else "",
         connection.selected_alpn_protocol() or "",
         bool(connection.session_reused),
-        _describe_certificate(connection),
+        _describe_certificate(connection) if certificates else None,
     )
 
 
@@ -79,10 +80,8 @@ def _make_session(
 
 
 def _describe_certificate(connection: ssl.SSLObject) -> PeerCertificate | None:
-    if connection.context.verify_mode == ssl.CERT_NONE:
-        return None
     # Of an unverified certificate OpenSSL has ended the handshake.
-    encoded = connection.getpeercert(binary_form=True)
+    encoded = connection.getpeercert(True)
     if not encoded:
         return None
     fields: dict[str, Any] = connection.getpeercert() or {}

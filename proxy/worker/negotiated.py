@@ -7,7 +7,6 @@ unless ALPN chose another protocol that this module knows.
 import asyncio
 import functools
 import re
-import ssl
 from typing import Final, cast
 
 from proxy import http2
@@ -15,7 +14,7 @@ from proxy.http1.rewrite import build_response
 from proxy.request.data_plane import DataPlane
 from proxy.tls.contexts import ServerContexts
 from proxy.tls.handshake import Handshake
-from proxy.tls.session_info import TlsSession, describe_session
+from proxy.tls.session_info import TlsSession
 from proxy.tls.transport import TlsTransport
 from proxy.wire.snapshot import Listener
 
@@ -44,10 +43,10 @@ def create_handshake(
 
 
 def serve(
-    plane: DataPlane, listener: Listener, transport: TlsTransport, connection: ssl.SSLObject
+    plane: DataPlane, listener: Listener, transport: TlsTransport, session: TlsSession
 ) -> None:
     """Hand a connection whose handshake is complete to the protocol that it negotiated."""
-    protocol = create_protocol(plane, listener, describe_session(connection))
+    protocol = create_protocol(plane, listener, session)
     transport.set_protocol(protocol)
     protocol.connection_made(cast("asyncio.Transport", transport))
 

@@ -8,11 +8,12 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from proxy.tls.session_info import describe_session, format_subject
+from proxy.tls.transport import object_inside
 from tests.support.certificate_authority import Authority, server_context
 
 
 def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
-    """Return the server's side of a finished handshake."""
+    """Return the server's side of a finished handshake, as `Handshake` has it."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     one = server.wrap_bio(to_server, to_client, server_side=True)
     other = client.wrap_bio(to_client, to_server, server_hostname="shop.test")
@@ -22,7 +23,7 @@ def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject
                 side.do_handshake()
             except ssl.SSLWantReadError:
                 continue
-    return one
+    return object_inside(one)
 
 
 def test_a_handshake_without_a_client_certificate(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_a_handshake_without_a_client_certificate(tmp_path: Path) -> None:
     server.set_alpn_protocols(["h2", "http/1.1"])
     client = authority.client_context()
     client.set_alpn_protocols(["http/1.1"])
-    session = describe_session(shake_hands(server, client))
+    session = describe_session(shake_hands(server, client), certificates=False)
     assert session.version == "TLSv1.3"
     assert session.cipher.startswith("TLS_")
     assert session.protocol == "http/1.1"
@@ -53,7 +54,8 @@ def test_a_client_certificate_is_described(tmp_path: Path, mode: ssl.VerifyMode)
     )
     names = ("a.test", "b.test", "spiffe://x/courier")
     issued = authority.issue("courier", *names, subject=subject)
-    found = describe_session(shake_hands(server, authority.client_context(issued))).client
+    connection = shake_hands(server, authority.client_context(issued))
+    found = describe_session(connection, certificates=True).client
     assert found is not None
     assert found.subject == "CN=courier,O=Bikes\\, Inc"
     assert found.digest == issued.digest
