@@ -35,6 +35,7 @@ TESTS = (
     "tests/integration/proxy/test_exchange_waiting.py",
     "tests/integration/proxy/test_fast_path.py",
     "tests/integration/proxy/test_http2.py",
+    "tests/integration/proxy/test_http2_rules.py",
     "tests/integration/proxy/test_http2_tunnels.py",
     "tests/integration/proxy/test_tcp.py",
     "tests/integration/proxy/test_tls.py",
