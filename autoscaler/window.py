@@ -19,6 +19,13 @@ SLOPE_WINDOWS: Final = ((4, 3.5), (8, 2.5), (16, 2.0))
 needs more, because its slope is extrapolated further in proportion. Tuned on the recorded traces
 in bench/autoscaling.py."""
 
+EXTRAPOLATION: Final = 2.0
+"""Half windows for which a slope is extrapolated at most, so that it continues for as long as it
+was seen: its error grows in proportion, and a rise of seconds says nothing about minutes."""
+SHORT_AHEAD: Final = 16.0
+"""Seconds over which every slope may be extrapolated: a usual start-up and a second, for which the
+deviations above were tuned."""
+
 
 def push(history: tuple[Value, ...], value: Value, keep: int) -> tuple[Value, ...]:
     """Append `value` to `history` and return the last `keep` entries."""
@@ -42,13 +49,15 @@ def significant_level(history: Sequence[float], deviations: float = 2.0) -> floa
     return level
 
 
-def significant_slope(history: Sequence[float]) -> float:
-    """Return by how much a series of counts per second rises each second; 0 if it may be chance.
+def significant_growth(history: Sequence[float], ahead: float) -> float:
+    """Return by how much a series of counts per second will have grown in `ahead` seconds; 0 if
+    that may be chance.
 
     Compares the two halves of a window, for each of `SLOPE_WINDOWS`. A difference that a Poisson
-    process does not explain counts; the steepest one is returned.
+    process does not explain counts, and continues for as long as the window is, or for
+    `SHORT_AHEAD`; the largest growth is returned.
     """
-    steepest = 0.0
+    largest = 0.0
     for half, deviations in SLOPE_WINDOWS:
         if 2 * half > len(history):
             break
@@ -56,5 +65,6 @@ def significant_slope(history: Sequence[float]) -> float:
         before = sum(history[-2 * half : -half]) / half
         chance = sqrt((after + before) / half)
         if after - before > deviations * chance:
-            steepest = max(steepest, (after - before) / half)
-    return steepest
+            seconds = min(ahead, max(EXTRAPOLATION * half, SHORT_AHEAD))
+            largest = max(largest, (after - before) / half * seconds)
+    return largest

@@ -18,8 +18,9 @@ PRIOR_SECONDS: Final = 300.0
 weight. Tuned on the recorded traces in bench/autoscaling.py."""
 MIN_BURN, MAX_BURN = 0.5, 8.0
 """Bounds of the burn rate. The lower one keeps half of the caution of an objective just met.
-With the upper one about a hundredth of the shortfalls stay uncovered at 99.6 %: headroom leads at
-most to the highest level of the last minutes, so more caution than that costs little."""
+With the upper one about a hundredth of the shortfalls stay uncovered at 99.6 %: more caution than
+that costs replicas and covers hardly anything, so that it bounds the caution for long start-ups
+too."""
 LONG_STARTUP: Final = 12.0
 """Seconds of start-up above which a shortfall has more weight. A bit more than the mean start-up
 of the benchmark's model (5 to 15 s)."""
@@ -67,7 +68,6 @@ def sizing_caution(share: float, burning: float, startup: float) -> tuple[float,
     allowed = 100.0 - share
     slow = max(1.0, startup / LONG_STARTUP)
     decades = log10(100.0 / allowed)
-    beta = max(BETA_PER_DECADE * decades, decades**2 / SQUARED_DECADES_PER_BETA) * sqrt(
-        burning * slow
-    )
-    return 1.0 - min(MAX_SHORTFALL, MISS_SHARE * allowed / (burning * slow)), beta
+    caution = min(burning * slow, MAX_BURN)
+    beta = max(BETA_PER_DECADE * decades, decades**2 / SQUARED_DECADES_PER_BETA) * sqrt(caution)
+    return 1.0 - min(MAX_SHORTFALL, MISS_SHARE * allowed / caution), beta

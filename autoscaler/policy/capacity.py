@@ -144,8 +144,11 @@ FIRST_LATE, LATER_LATE = 1.0, 0.3
 estimate."""
 FIRST_EARLY, LATER_EARLY = 0.4, 0.05
 """The same for a start-up that took less. 0.05 against 0.3 settles at about the 85th percentile."""
-MIN_STARTUP, MAX_STARTUP = 0.1, 120.0
-"""Seconds: a replica resumed from the warm pool; the longest start-up that is planned for."""
+MIN_STARTUP, MAX_STARTUP = 0.1, 300.0
+"""Seconds: a replica resumed from the warm pool; the longest start-up that is planned for. A start
+that lasts longer has probably failed, and does not count."""
+MAX_TRACKED: Final = 32
+"""Starts under way of which the age is kept; the estimate has moved long before."""
 
 
 def observe(old: CapacityEstimate, signal: Signal) -> CapacityEstimate:
@@ -153,6 +156,10 @@ def observe(old: CapacityEstimate, signal: Signal) -> CapacityEstimate:
     done, ready = signal.completions, signal.ready
     outside = signal.downstream_sum or 0.0
     own = max(0.0, signal.latency_sum - outside)
+    startups = signal.startups + signal.wakes
+    startup = _learn_startup(old.startup, old.started, startups)
+    started = min(old.started + len(startups), MAX_STARTED)
+    starting = _track_starts(old.starting, signal)
     new = replace(
         old,
         completions=DECAY * old.completions + done,
@@ -161,10 +168,12 @@ def observe(old: CapacityEstimate, signal: Signal) -> CapacityEstimate:
         replicas=DECAY * old.replicas + ready * signal.interval,
         queue=DECAY * old.queue + (signal.queue_sum or 0.0),
         quick=DECAY * old.quick + done * _quick_latency(signal),
-        newcomers=DECAY * old.newcomers + len(signal.startups) + len(signal.wakes),
+        newcomers=DECAY * old.newcomers + len(startups),
         cpu=_smooth_cpu(old.cpu, signal),
-        startup=_learn_startup(old.startup, old.started, signal.startups + signal.wakes),
-        started=min(old.started + len(signal.startups) + len(signal.wakes), MAX_STARTED),
+        startup=startup,
+        started=started,
+        starting=starting,
+        planned_startup=_plan_startup(startup, started, starting),
         cold_start=_learn_startup(old.cold_start, old.started, signal.startups),
     )
     if not done or not ready:
@@ -240,13 +249,14 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
     # Up to here a queue of requests that are not crowded would look like it.
     certain = slowdown > CROWD_RATIO / (1.0 + LIKE_SPREAD)
     present = service * slowdown if certain else service
-    wait = max(0.0, mean / service - 1.0)
-    busy = new.completions / new.replicas * service
+    # The slowdown leaves out a rise that may be waiting; while it is certain, that rise is not.
+    wait = max(0.0, mean / (present * (1.0 + LIKE_SPREAD) if certain else service) - 1.0)
+    busy = new.completions / new.replicas * present
     sample = busy * (1.0 + PROBE / (1.0 + PROBE_WAIT_FACTOR * wait))
     weight = LEARN_WEIGHT * new.completions / (new.completions + HALF_WEIGHT_ANSWERS)
     busy_now, latency_now = done / (ready * signal.interval) * present, own / done
     if done < FEW_ANSWERS and new.completions >= FEW_ANSWERS:
-        busy_now, latency_now = busy * present / service, mean
+        busy_now, latency_now = busy, mean
     # One request at a time does not saturate a replica, however long it takes.
     crowded = not slower and crowd > max(CROWD_RATIO * busy_now, MIN_WORKERS)
     known = saturated or answers >= FIRST_ANSWERS
@@ -377,6 +387,28 @@ def _learn_startup(old: float, count: int, startups: tuple[float, ...]) -> float
         first, later = (FIRST_LATE, LATER_LATE) if late else (FIRST_EARLY, LATER_EARLY)
         value += max(later, first / number) * (startup - value)
     return min(max(value, MIN_STARTUP), MAX_STARTUP)
+
+
+def _track_starts(old: tuple[float, ...], signal: Signal) -> tuple[float, ...]:
+    """Return for how long each start that is under way lasts at least (seconds), the longest first.
+    Orders are cancelled from the newest on."""
+    ages = [age + signal.interval for age in old]
+    for startup in signal.startups + signal.wakes:
+        if ages:
+            ages.remove(min(ages, key=lambda age: abs(age - startup)))
+    count = min(signal.starting, MAX_TRACKED)
+    return (*ages[:count], *(0.0 for _ in range(count - len(ages))))
+
+
+def _plan_startup(startup: float, count: int, starting: tuple[float, ...]) -> float:
+    """Return `startup`, from `count` replicas, as it would be if the starts that have lasted longer
+    ended now: they take at least that long."""
+    value = startup
+    for age in starting:
+        if value < age <= MAX_STARTUP:
+            count += 1
+            value = _learn_startup(value, count - 1, (age,))
+    return value
 
 
 def _learn_downstream(old: float, each: float) -> float:

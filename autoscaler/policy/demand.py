@@ -3,19 +3,26 @@
 The policy calls `observe` once a second; `policy.objectives` sizes for the result.
 
 - Level: a rise counts as soon as it is significant (`window.significant_level`).
-- Trend: the significant slope, extrapolated over the learned start-up time. It is used only while
-  its own recent error is smaller than that of the level alone.
+- Trend: the significant growth over one start-up time. A slope of seconds is extrapolated over
+  seconds only; over a long start-up the level grows as it did over the last one. The trend is used
+  only while its own recent error is smaller than that of the level alone.
 - Season: the forecast of `policy.season` counts where it is higher.
 - Headroom: the shortfalls of this forecast are kept in a histogram; a quantile of them is the
   headroom. So a service with bursts pays for headroom, and a steady one does not.
 """
 
-from math import exp, log
+from math import exp, log, sqrt
 from typing import Final
 
 from autoscaler.policy.state import SHORTFALL_BUCKETS, DemandEstimate
 from autoscaler.signals import Signal
-from autoscaler.window import push, significant_level, significant_slope
+from autoscaler.window import (
+    EXTRAPOLATION,
+    LEVEL_SECONDS,
+    push,
+    significant_growth,
+    significant_level,
+)
 
 HISTORY: Final = 32
 """Seconds of rates that are kept: twice the longest half window of a slope."""
@@ -37,6 +44,9 @@ FIRST_TREND: Final = 2.0
 """Factor above the level that a trend may reach at the start of traffic, before any trend could be
 compared with what followed: it looks like a steep rise that continues. Nothing is ordered in
 advance for it."""
+SLOW_DEVIATIONS: Final = 2.0
+"""Standard deviations of a level that its growth over a long start-up must exceed, as in
+`window.significant_level`."""
 
 
 def observe(old: DemandEstimate, signal: Signal, ahead: float, season: float) -> DemandEstimate:
@@ -45,8 +55,8 @@ def observe(old: DemandEstimate, signal: Signal, ahead: float, season: float) ->
     rates = push(old.rates, signal.arrivals / signal.interval, HISTORY)
     in_flights = push(old.in_flights, signal.in_flight, HISTORY)
     level = significant_level(rates)
-    rise = significant_slope(rates)
-    trend = level + rise * ahead
+    growth = max(significant_growth(rates, ahead), _slow_growth(old.past, level, ahead))
+    trend, rise = level + growth, growth / ahead
     if not (old.level_error or old.forecast_error) and _has_just_begun(rates):
         trend, rise = min(trend, FIRST_TREND * level), 0.0
     horizon = max(1, round(ahead))
@@ -101,6 +111,19 @@ def headroom(demand: DemandEstimate, quantile: float) -> float:
         if uncovered < 0.0:
             return exp(bucket / BUCKETS_PER_E) - 1.0
     return 0.0
+
+
+def _slow_growth(past: tuple[tuple[float, float, float], ...], level: float, ahead: float) -> float:
+    """Return by how much the level will have grown in `ahead` seconds if it continues as it did
+    over as long a time, as far as that is known; 0 if that may be chance, or if `HISTORY` is enough
+    to tell."""
+    seconds = min(len(past), round(ahead))
+    if seconds < HISTORY:
+        return 0.0
+    before = past[-seconds][0]
+    if level - before < SLOW_DEVIATIONS * sqrt((level + before) / LEVEL_SECONDS):
+        return 0.0
+    return (level - before) * min(ahead / seconds, EXTRAPOLATION)
 
 
 def _has_just_begun(rates: tuple[float, ...]) -> bool:

@@ -48,7 +48,7 @@ def make_decision(
         "slowdown": capacity.slowdown,
         "workers_proven": capacity.proven,
         "workers_bound": capacity.bound,
-        "startup": capacity.startup,
+        "startup": capacity.planned_startup,
         "warm": float(warm),
         "load": sizing.load,
         "headroom": sizing.headroom,

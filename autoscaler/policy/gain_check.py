@@ -85,7 +85,7 @@ def evaluate(
         check = replace(check, throughput=throughput, latency=latency, served=None)
         return (None if now > check.since + MAX_PENDING else check), cap
     served = now if check.served is None else check.served
-    if now < max(check.since + STARTUPS * capacity.startup, served) + SETTLE:
+    if now < max(check.since + STARTUPS * capacity.planned_startup, served) + SETTLE:
         return replace(check, served=served), cap
     growth = signal.ready / max(check.ready, 1) - 1.0
     better = throughput >= check.throughput * (1.0 + GAIN_SHARE * growth)

@@ -68,7 +68,7 @@ def size(
 ) -> ReplicaSizing:
     """Return what the expected load needs. `spent` is the (requests, misses) of the budget."""
     burning = budget.burn_rate(spent, settings.share, demand.level) if settings.latency else 1.0
-    quantile, beta = budget.sizing_caution(settings.share, burning, capacity.startup)
+    quantile, beta = budget.sizing_caution(settings.share, burning, capacity.planned_startup)
     rate, extra = expected_peak(demand, quantile)
     service = capacity.present_time
     load = demand.level * service
@@ -76,7 +76,8 @@ def size(
     outside = (signal.downstream_sum or 0.0) / signal.interval
     waiting = signal.awaited + signal.parked - outside - load - QUEUE_DEVIATIONS * sqrt(load)
     # While the service time is unknown, each waiting request needs one worker.
-    drained = service / max(DRAIN_SECONDS, DRAIN_STARTUPS * capacity.startup) if service else 1.0
+    drain = max(DRAIN_SECONDS, DRAIN_STARTUPS * capacity.planned_startup)
+    drained = service / drain if service else 1.0
     backlog = 0.0 if is_strained(capacity) else max(0.0, waiting) * min(1.0, drained)
     return ReplicaSizing(load, ahead, backlog, beta, extra, burning)
 

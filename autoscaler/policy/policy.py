@@ -31,6 +31,10 @@ FORECAST_MARGIN = 1.0
 """Seconds beyond the start-up time that the forecast looks ahead: one step, until an order is
 placed."""
 
+FIRST_STARTUP = 30.0
+"""Seconds that the forecast looks ahead at least before a start-up was seen: many take longer than
+the usual 10 s, and an order that is 20 s early costs little."""
+
 FIRST_GROWTH = 2
 """Replicas for each ready one that a latency objective may order before it is known how many
 requests a replica can serve: an estimate from a few answers may be wrong by a multiple."""
@@ -78,7 +82,7 @@ class Policy:
                 state.removal,
                 seen.current,
                 desired,
-                change_cost.change_cost(settings, seen.capacity.startup),
+                change_cost.change_cost(settings, seen.capacity.planned_startup),
                 now,
             ),
             burst_history=warm_pool.observe(
@@ -92,7 +96,8 @@ class Policy:
         """Update every estimate with one second."""
         new_capacity = capacity.observe(state.capacity, signal)
         new_season = season.observe(state.season, signal, now)
-        ahead = new_capacity.startup + FORECAST_MARGIN
+        first = 0.0 if new_capacity.started else FIRST_STARTUP
+        ahead = max(new_capacity.planned_startup, first) + FORECAST_MARGIN
         seasonal = season.expected_rate(new_season, now + ahead + season.LEAD)
         new_demand = demand.observe(state.demand, signal, ahead, seasonal)
         spent = budget.observe(state.budget, signal, self.settings)
@@ -155,7 +160,7 @@ class Policy:
             return (needed, "schedule") if seen.signal.scheduled else (0, "hold")
         if seen.cap is not None and max(needed, current) > seen.cap.number:
             return max(seen.cap.number, 1), "no-gain"
-        cost = change_cost.change_cost(settings, seen.capacity.startup)
+        cost = change_cost.change_cost(settings, seen.capacity.planned_startup)
         if needed > current:
             by_rate = _is_rate_based(seen.needs)
             extra = change_cost.extra_order(up_need, seen.demand, cost) if by_rate else 0.0

@@ -53,6 +53,8 @@ class CapacityEstimate(msgspec.Struct, frozen=True):
       sums over about ten seconds.
     - `startup`: seconds from the order of a replica until it is ready, about the 85th percentile,
       from `started` replicas; `cold_start`: the same without those from the warm pool.
+    - `starting`: seconds for which each start that is under way lasts, the longest first;
+      `planned_startup`: `startup` as it would be if those that last longer ended now.
     - `downstream`: seconds that a request usually waits for the service's own calls.
     - `cpu`: smoothed CPU use, summed over the ready replicas, in percent of one replica's limit.
     - `newcomers`: decayed number of replicas that became ready within about ten seconds.
@@ -81,6 +83,8 @@ class CapacityEstimate(msgspec.Struct, frozen=True):
     spread: float = 0.0
     slowdown: float = 1.0
     newcomers: float = 0.0
+    starting: tuple[float, ...] = ()
+    planned_startup: float = 10.0
 
     @property
     def present_time(self) -> float:

@@ -10,7 +10,7 @@ from autoscaler.baselines.hpa import Hpa
 from autoscaler.baselines.kpa import Kpa
 from autoscaler.policy import budget, capacity, change_cost, demand, gain_check
 from autoscaler.policy.state import CapacityEstimate, DemandEstimate, GainCheck, Removal
-from autoscaler.window import push, significant_level, significant_slope
+from autoscaler.window import push, significant_growth, significant_level
 
 LONG = 10_000.0
 """Seconds since the last order, long enough not to matter."""
@@ -33,12 +33,21 @@ def test_a_rise_counts_when_it_is_significant_and_noise_does_not(
     assert significant_level(history) == pytest.approx(level)
 
 
-def test_only_a_significant_slope_counts() -> None:
-    assert significant_slope([100.0] * 32) == 0.0
-    assert significant_slope([100.0, 110.0] * 16) == 0.0
-    assert significant_slope([500.0 - 10.0 * second for second in range(32)]) == 0.0
-    assert significant_slope([100.0 + 20.0 * second for second in range(32)]) == pytest.approx(20.0)
-    assert significant_slope([100.0] * 28 + [112.0] * 4) == 0.0
+def test_only_a_significant_growth_counts() -> None:
+    assert significant_growth([100.0] * 32, 10.0) == 0.0
+    assert significant_growth([100.0, 110.0] * 16, 10.0) == 0.0
+    assert significant_growth([500.0 - 10.0 * second for second in range(32)], 10.0) == 0.0
+    steady = [100.0 + 20.0 * second for second in range(32)]
+    assert significant_growth(steady, 10.0) == pytest.approx(200.0)
+    assert significant_growth([100.0] * 28 + [112.0] * 4, 10.0) == 0.0
+
+
+def test_a_growth_of_seconds_is_not_extrapolated_over_minutes() -> None:
+    burst = [100.0] * 28 + [200.0] * 4
+    assert significant_growth(burst, 16.0) == pytest.approx(16 * 25.0)
+    assert significant_growth(burst, 100.0) == pytest.approx(16 * 25.0)
+    steady = [100.0 + 20.0 * second for second in range(32)]
+    assert significant_growth(steady, 100.0) == pytest.approx(32 * 20.0)
 
 
 def test_push_keeps_the_newest_values() -> None:
@@ -246,6 +255,64 @@ def test_start_up_time_is_learned_as_a_high_percentile() -> None:
     for _ in range(60):
         learned = capacity.observe(learned, Signal(startups=(1.0, 2.0)))
     assert 1.5 < learned.startup <= 2.0
+
+
+def test_a_first_start_that_lasts_longer_than_expected_counts_at_once() -> None:
+    learned = CapacityEstimate()
+    for _ in range(91):
+        learned = capacity.observe(learned, Signal(starting=1))
+    assert learned.planned_startup == pytest.approx(90.0)
+    for _ in range(300):
+        learned = capacity.observe(learned, Signal(starting=1))
+    assert learned.planned_startup == learned.startup, "it has probably failed"
+
+
+def test_late_starts_count_as_if_they_ended_now() -> None:
+    learned = CapacityEstimate(startup=10.0, started=50)
+    for second in range(41):
+        learned = capacity.observe(learned, Signal(starting=1))
+        late = second > learned.startup
+        assert (learned.planned_startup > learned.startup) is late
+    one, ended = learned.planned_startup, capacity.observe(learned, Signal(startups=(40.0,)))
+    assert ended.startup == pytest.approx(one) == ended.planned_startup
+    assert ended.starting == ()
+
+
+def test_the_newest_start_is_cancelled_and_the_one_that_ended_is_found_by_its_age() -> None:
+    learned = CapacityEstimate()
+    for starting in (1, 1, 1, 2, 2, 3):
+        learned = capacity.observe(learned, Signal(starting=starting))
+    assert learned.starting == (5.0, 2.0, 0.0)
+    learned = capacity.observe(learned, Signal(starting=2))
+    assert learned.starting == (6.0, 3.0)
+    learned = capacity.observe(learned, Signal(starting=1, startups=(4.1,)))
+    assert learned.starting == (7.0,)
+
+
+def test_caution_has_one_bound_for_long_start_ups_and_many_misses() -> None:
+    most = budget.sizing_caution(99.6, budget.MAX_BURN, 10.0)
+    assert budget.sizing_caution(99.6, 1.0, 60.0) < most
+    assert budget.sizing_caution(99.6, budget.MAX_BURN, 60.0) == most
+
+
+def test_a_steady_growth_is_seen_over_a_long_start_up() -> None:
+    """Half a request per second and second: too little to be significant within half a minute."""
+    known = DemandEstimate()
+    for second in range(200):
+        known = demand.observe(known, Signal(arrivals=100 + second // 2), 100.0, 0.0)
+    assert known.forecast == pytest.approx(known.level + 50.0, abs=10.0)
+
+
+def test_the_limit_of_a_replica_is_found_again_while_the_service_is_slower() -> None:
+    """A limit of 2.4 workers that was measured too low: all requests take twice as long, 2.9
+    of them are in flight at each replica, and none waits."""
+    learned = CapacityEstimate(
+        service_time=0.1, proven=2.4, bound=2.4, saturated=True, spread=1.45, slowdown=2.0
+    )
+    for _ in range(120):
+        learned = capacity.observe(learned, shaped(2.0, 0.0, 7))
+    assert learned.slowdown > 1.6
+    assert learned.bound > 2.6
 
 
 def steps(policy: Kpa | Hpa, sequence: list[Signal]) -> list[int]:

@@ -400,6 +400,25 @@ def test_few_replicas_are_ordered_while_the_capacity_of_one_is_unknown(
     assert (first.desired, first.limited_by) == (desired, limited_by)
 
 
+def test_the_forecast_looks_further_ahead_before_a_start_up_was_seen() -> None:
+    """A ramp of two requests per second and second, with and without a start-up of 2 s in it."""
+    forecasts = []
+    for startups in ((), (2.0,)):
+        policy = make(ScalingSettings(max=50, latency=0.4))
+        state = policy.initial(0.0)
+        for second in range(40):
+            rate = 60 + 2 * second
+            signal = Signal(
+                arrivals=rate, completions=rate, in_flight=0.1 * rate, latency=((0.1, rate),),
+                latency_sum=0.1 * rate, ready=8, startups=startups if second == 5 else (),
+            )  # fmt: skip
+            state, decision = policy.step(state, signal, float(second))
+        forecasts.append(decision.numbers["forecast"] - decision.numbers["rate"])
+    unknown, known = forecasts
+    assert unknown > 2.0 * 25.0
+    assert known < 2.0 * 15.0
+
+
 def test_the_number_is_not_limited_any_more_once_the_capacity_is_known() -> None:
     busy = [steady(rate, 0.1, 2) for rate in (20,) * 30 + (200,) * 5]
     _, decisions = drive(ScalingSettings(max=50, latency=0.4), busy)
