@@ -49,13 +49,13 @@ def significant_level(history: Sequence[float], deviations: float = 2.0) -> floa
     return level
 
 
-def significant_growth(history: Sequence[float], ahead: float) -> float:
+def significant_growth(history: Sequence[float], ahead: float, startup: float) -> float:
     """Return by how much a series of counts per second will have grown in `ahead` seconds; 0 if
     that may be chance.
 
     Compares the two halves of a window, for each of `SLOPE_WINDOWS`. A difference that a Poisson
-    process does not explain counts, and continues for as long as the window is, or for
-    `SHORT_AHEAD`; the largest growth is returned.
+    process does not explain counts, and continues for as long as the window is, or for a start-up
+    (`startup` seconds, at most `SHORT_AHEAD`); the largest growth is returned.
     """
     largest = 0.0
     for half, deviations in SLOPE_WINDOWS:
@@ -65,6 +65,6 @@ def significant_growth(history: Sequence[float], ahead: float) -> float:
         before = sum(history[-2 * half : -half]) / half
         chance = sqrt((after + before) / half)
         if after - before > deviations * chance:
-            seconds = min(ahead, max(EXTRAPOLATION * half, SHORT_AHEAD))
+            seconds = min(ahead, max(EXTRAPOLATION * half, min(startup, SHORT_AHEAD)))
             largest = max(largest, (after - before) / half * seconds)
     return largest

@@ -249,14 +249,17 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
     # Up to here a queue of requests that are not crowded would look like it.
     certain = slowdown > CROWD_RATIO / (1.0 + LIKE_SPREAD)
     present = service * slowdown if certain else service
-    # The slowdown leaves out a rise that may be waiting; while it is certain, that rise is not.
-    wait = max(0.0, mean / (present * (1.0 + LIKE_SPREAD) if certain else service) - 1.0)
-    busy = new.completions / new.replicas * present
+    wait, busy = max(0.0, mean / service - 1.0), new.completions / new.replicas * service
+    # The slowdown leaves out a rise that may be waiting, but here hardly any request waits.
+    longest = (1.0 + LIKE_SPREAD) * present
+    abrupt = new.abrupt and certain
+    if certain and slower and not abrupt and mean < SPREAD_WAIT * longest:
+        wait, busy = max(0.0, mean / longest - 1.0), busy * slowdown
     sample = busy * (1.0 + PROBE / (1.0 + PROBE_WAIT_FACTOR * wait))
     weight = LEARN_WEIGHT * new.completions / (new.completions + HALF_WEIGHT_ANSWERS)
     busy_now, latency_now = done / (ready * signal.interval) * present, own / done
     if done < FEW_ANSWERS and new.completions >= FEW_ANSWERS:
-        busy_now, latency_now = busy, mean
+        busy_now, latency_now = new.completions / new.replicas * present, mean
     # One request at a time does not saturate a replica, however long it takes.
     crowded = not slower and crowd > max(CROWD_RATIO * busy_now, MIN_WORKERS)
     known = saturated or answers >= FIRST_ANSWERS
@@ -272,6 +275,7 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
             # A replica has as many workers as before, so its requests take longer than before.
             missing = usual / busy_now - 1.0
             slowdown *= 1.0 + SLOWDOWN_WEIGHT * min(missing, MAX_SLOWDOWN)
+            abrupt = True
         elif saturated:
             fast = busy_now > bound
             bound += (FAST_BOUND_WEIGHT if fast else SLOW_BOUND_WEIGHT) * (busy_now - bound)
@@ -307,6 +311,7 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
         saturated=saturated,
         spread=spread,
         slowdown=slowdown,
+        abrupt=abrupt,
     )
 
 

@@ -49,13 +49,23 @@ SLOW_DEVIATIONS: Final = 2.0
 `window.significant_level`."""
 
 
-def observe(old: DemandEstimate, signal: Signal, ahead: float, season: float) -> DemandEstimate:
+def observe(
+    old: DemandEstimate,
+    signal: Signal,
+    ahead: float,
+    season: float,
+    startup: float | None = None,
+) -> DemandEstimate:
     """Return the estimate with one more second. `ahead` is how far the forecast looks (seconds);
-    `season` is the seasonal forecast for that time (requests per second), 0 for none."""
+    `season` is the seasonal forecast for that time (requests per second), 0 for none; `startup` is
+    the time over which the slope of a few seconds may continue (seconds; None: `ahead`)."""
     rates = push(old.rates, signal.arrivals / signal.interval, HISTORY)
     in_flights = push(old.in_flights, signal.in_flight, HISTORY)
     level = significant_level(rates)
-    growth = max(significant_growth(rates, ahead), _slow_growth(old.past, level, ahead))
+    growth = max(
+        significant_growth(rates, ahead, ahead if startup is None else startup),
+        _slow_growth(old.past, level, ahead),
+    )
     trend, rise = level + growth, growth / ahead
     if not (old.level_error or old.forecast_error) and _has_just_begun(rates):
         trend, rise = min(trend, FIRST_TREND * level), 0.0

@@ -96,10 +96,10 @@ class Policy:
         """Update every estimate with one second."""
         new_capacity = capacity.observe(state.capacity, signal)
         new_season = season.observe(state.season, signal, now)
-        first = 0.0 if new_capacity.started else FIRST_STARTUP
-        ahead = max(new_capacity.planned_startup, first) + FORECAST_MARGIN
+        startup = new_capacity.planned_startup + FORECAST_MARGIN
+        ahead = startup if new_capacity.started else max(startup, FIRST_STARTUP + FORECAST_MARGIN)
         seasonal = season.expected_rate(new_season, now + ahead + season.LEAD)
-        new_demand = demand.observe(state.demand, signal, ahead, seasonal)
+        new_demand = demand.observe(state.demand, signal, ahead, seasonal, startup)
         spent = budget.observe(state.budget, signal, self.settings)
         check, cap = gain_check.evaluate(
             state.gain_check,

@@ -58,7 +58,8 @@ class CapacityEstimate(msgspec.Struct, frozen=True):
     - `downstream`: seconds that a request usually waits for the service's own calls.
     - `cpu`: smoothed CPU use, summed over the ready replicas, in percent of one replica's limit.
     - `newcomers`: decayed number of replicas that became ready within about ten seconds.
-    - `slowdown`: factor by which all requests take longer at present than `service_time`.
+    - `slowdown`: factor by which all requests take longer at present than `service_time`; `abrupt`:
+      whether an overload has raised it, so that it may contain waiting.
     - `quick`: decayed sum, over answers, of the latency that a fifth of the answers of a second
       does not exceed; `spread`: ratio of the service time to it while no request waits; 0:
       unknown.
@@ -83,6 +84,7 @@ class CapacityEstimate(msgspec.Struct, frozen=True):
     spread: float = 0.0
     slowdown: float = 1.0
     newcomers: float = 0.0
+    abrupt: bool = False
     starting: tuple[float, ...] = ()
     planned_startup: float = 10.0
 

@@ -34,20 +34,21 @@ def test_a_rise_counts_when_it_is_significant_and_noise_does_not(
 
 
 def test_only_a_significant_growth_counts() -> None:
-    assert significant_growth([100.0] * 32, 10.0) == 0.0
-    assert significant_growth([100.0, 110.0] * 16, 10.0) == 0.0
-    assert significant_growth([500.0 - 10.0 * second for second in range(32)], 10.0) == 0.0
+    assert significant_growth([100.0] * 32, 10.0, 10.0) == 0.0
+    assert significant_growth([100.0, 110.0] * 16, 10.0, 10.0) == 0.0
+    assert significant_growth([500.0 - 10.0 * second for second in range(32)], 10.0, 10.0) == 0.0
     steady = [100.0 + 20.0 * second for second in range(32)]
-    assert significant_growth(steady, 10.0) == pytest.approx(200.0)
-    assert significant_growth([100.0] * 28 + [112.0] * 4, 10.0) == 0.0
+    assert significant_growth(steady, 10.0, 10.0) == pytest.approx(200.0)
+    assert significant_growth([100.0] * 28 + [112.0] * 4, 10.0, 10.0) == 0.0
 
 
 def test_a_growth_of_seconds_is_not_extrapolated_over_minutes() -> None:
     burst = [100.0] * 28 + [200.0] * 4
-    assert significant_growth(burst, 16.0) == pytest.approx(16 * 25.0)
-    assert significant_growth(burst, 100.0) == pytest.approx(16 * 25.0)
+    assert significant_growth(burst, 16.0, 16.0) == pytest.approx(16 * 25.0)
+    assert significant_growth(burst, 100.0, 100.0) == pytest.approx(16 * 25.0)
+    assert significant_growth(burst, 100.0, 5.0) == pytest.approx(8 * 25.0)
     steady = [100.0 + 20.0 * second for second in range(32)]
-    assert significant_growth(steady, 100.0) == pytest.approx(32 * 20.0)
+    assert significant_growth(steady, 100.0, 100.0) == pytest.approx(32 * 20.0)
 
 
 def test_push_keeps_the_newest_values() -> None:
@@ -313,6 +314,22 @@ def test_the_limit_of_a_replica_is_found_again_while_the_service_is_slower() -> 
         learned = capacity.observe(learned, shaped(2.0, 0.0, 7))
     assert learned.slowdown > 1.6
     assert learned.bound > 2.6
+
+
+def test_a_slowdown_by_an_overload_does_not_raise_the_limit() -> None:
+    """It may be waiting: a slow dependency delays all requests, and replicas look busy."""
+    learned = CapacityEstimate(
+        service_time=0.1,
+        proven=2.4,
+        bound=2.4,
+        saturated=True,
+        spread=1.45,
+        slowdown=2.0,
+        abrupt=True,
+    )
+    for _ in range(120):
+        learned = capacity.observe(learned, shaped(2.0, 0.0, 7))
+    assert learned.bound == learned.proven == 2.4
 
 
 def steps(policy: Kpa | Hpa, sequence: list[Signal]) -> list[int]:
