@@ -210,12 +210,12 @@ async def after_restart(app: Application) -> None:
 
 async def after_kill(app: Application) -> None:
     """The container's program is killed, as the kernel does when memory is short."""
-    pid = (await app.inspect("db"))["State"]["Pid"]
+    pid = await app.pid("db")
+    assert pid
     os.kill(pid, signal.SIGKILL)
 
     async def replaced() -> bool:
-        found = await app.ids("db")
-        return len(found) == 1 and (await app.inspect("db"))["State"]["Pid"] not in (0, pid)
+        return await app.pid("db") not in (0, pid)
 
     await wait_until(replaced, 20, "a new database", interval=0.1)
     await back_with_data(app)
@@ -366,7 +366,8 @@ async def test_one_line_of_x_mesh_adds_balancing_scaling_and_updates(
 
 
 async def after_kill_of_the_writer_s_database(app: Application, writer: Writer) -> None:
-    pid = (await app.inspect("db"))["State"]["Pid"]
+    pid = await app.pid("db")
+    assert pid
     os.kill(pid, signal.SIGKILL)
     await writer.advance()
 

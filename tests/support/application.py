@@ -120,6 +120,17 @@ class Application:
         (found,) = json.loads(await run("docker", "inspect", container))
         return dict(found)
 
+    async def pid(self, service: str) -> int:
+        """Return the process id of the only running container of a service; 0 while there is
+        none: it has ended, and its successor has not started."""
+        found = await self.ids(service)
+        if len(found) != 1:
+            return 0
+        try:
+            return int(await run("docker", "inspect", "-f", "{{.State.Pid}}", found[0]))
+        except AssertionError:  # removed since it was listed
+            return 0
+
     async def inside(self, service: str, *command: str) -> str:
         """Run a command in a container of a service."""
         return await run("docker", "exec", (await self.ids(service))[0], *command)
