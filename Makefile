@@ -7,9 +7,9 @@ STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.docs-installed
 PAGE_STAMP := $(VENV)/.page-tools
 ARGS ?=
-# Four test processes: two of them run the tests that need the engine. More processes than CPUs are
-# fine, because most tests wait longer than they compute.
-STREAMS ?= -n 4 --no-loadscope-reorder
+# Three test processes: one runs the tests that need the engine, because they look at everything on
+# it. More processes than CPUs are fine, because most tests wait longer than they compute.
+STREAMS ?= -n 3 --no-loadscope-reorder
 
 # COVERAGE=1 measures every process that the tests start, and fails below the figure that
 # pyproject.toml asks for. It costs about a third more time.

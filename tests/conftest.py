@@ -140,20 +140,15 @@ OWN_ENGINE = (
     "tests/e2e/test_engine_outage.py",
 )
 """Files whose tests start separate engines, in separate network namespaces."""
-ADOPTING = ("tests/engine/test_adopted_calls.py", "tests/engine/test_docker_adopt.py")
-"""Files whose containers any mesh on the engine would adopt: they run in the stream of
-tests/e2e, where meshes adopt."""
 
 
 class _Streams(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Distribute tests by file, but run those of the shared engine in two streams, each one test
-    after the other: many tests at a time would wait for the engine, not for the mesh."""
+    """Distribute tests by file, but run those of the shared engine one after the other in one
+    stream: a test may list everything on the engine."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if not on_engine(nodeid) or file in OWN_ENGINE:
-            return file
-        return "e2e" if file.startswith("tests/e2e/") or file in ADOPTING else "engine"
+        return "engine" if on_engine(nodeid) and file not in OWN_ENGINE else file
 
 
 def on_engine(nodeid: str) -> bool:
