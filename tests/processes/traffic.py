@@ -6,6 +6,8 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from tests.support.tcp_server import stop_listening
+
 
 @dataclass
 class Origin:
@@ -57,7 +59,7 @@ async def origin(
     try:
         yield made
     finally:
-        server.close()
+        await stop_listening(server)
         tasks = list(made.tasks)
         for task in tasks:
             task.cancel()

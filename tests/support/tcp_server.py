@@ -9,7 +9,17 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+TURNS = 3
+"""Turns of the event loop from the acceptance of a connection until its handler runs."""
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def stop_listening(server: asyncio.Server) -> None:
+    """Close a listening socket. The handlers of all connections that it accepted have begun
+    then, also of one that was accepted at the last moment."""
+    server.close()
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
 
 
 class TcpServer:
@@ -32,7 +42,7 @@ class TcpServer:
     async def close(self) -> None:
         """Stop listening, end all connections, and wait until they have ended."""
         if self._server is not None:
-            self._server.close()
+            await stop_listening(self._server)
         for writer in self._writers:
             writer.close()
             with contextlib.suppress(OSError):
