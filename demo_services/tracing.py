@@ -105,8 +105,9 @@ class Tracer:
 
     @contextmanager
     def span(self, name: str, headers: Mapping[str, str]) -> Iterator[Span | None]:
-        """Record the body as a span: a child of the one in the headers of the request. None if the
-        caller does not record the trace, or if there is no collector."""
+        """Record the body as a span, a child of the one in the headers of the request. Without a
+        collector, or in a trace that the caller does not sample, nothing is recorded, and the body
+        gets None."""
         parent = PARENT.fullmatch(headers.get("traceparent", "")) if self._url else None
         if parent is None or not int(parent[3], 16) & 1:
             yield None

@@ -62,10 +62,12 @@ def find_obstacles(
     leaving: Sequence[Replica],
     services: Mapping[str, DesiredService],
     force: bool = False,
+    staying: Iterable[Replica] = (),
 ) -> list[str]:
     """Return why the `leaving` replicas of a node cannot move to the other `nodes`, one line for
-    each service; empty if they can. `services` are by key. With `force`, volumes are left behind.
-    The largest replicas are placed first, which leaves the least space unused."""
+    each service; empty if they can. `services` are by key; `staying` are replicas on other nodes.
+    With `force`, volumes are left behind. The largest replicas are placed first, which leaves the
+    least space unused."""
     others = [each for each in nodes if each.name != node.name]
     rooms = [
         _Room(each, each.cpus - each.reserved_cpus, each.memory - each.reserved_memory)
@@ -76,11 +78,19 @@ def find_obstacles(
         words = ", ".join(f"{each.name} is {describe_state(each)}" for each in others)
         return [f"no other node takes replicas ({words or 'it is the only one'})"]
     found: dict[str, str] = {}
+    at: dict[str, set[str]] = {}
+    for each in staying:
+        if each.phase not in ENDED:
+            at.setdefault(each.key, set()).add(each.node)
     for replica in sorted(leaving, key=lambda each: _size(services.get(each.key))):
         service = services.get(replica.key)
         if service is None or replica.phase not in ALIVE or replica.key in found:
             continue
-        problem = _find_problem(service, node, rooms, force)
+        apart = {
+            name: at.get(f"{replica.project}/{name}", set())
+            for name in service.spec.mesh.placement.apart_from
+        }
+        problem = _find_problem(service, node, rooms, force, apart)
         if problem:
             found[replica.key] = f"{replica.key}: {problem}"
     return [found[key] for key in sorted(found)]
@@ -95,9 +105,14 @@ def describe_state(node: Node) -> str:
 
 
 def _find_problem(
-    service: DesiredService, node: Node, rooms: Sequence[_Room], force: bool
+    service: DesiredService,
+    node: Node,
+    rooms: Sequence[_Room],
+    force: bool,
+    apart: Mapping[str, set[str]],
 ) -> str | None:
-    """Take the place of one replica from `rooms`; return why there is none."""
+    """Take the place of one replica from `rooms`; return why there is none. `apart` are the nodes
+    of the services that it is to be apart from, by name."""
     spec = service.spec
     if service.rollout.is_paused:
         return f"its rollout is paused; `meshd rollout resume {spec.name}` or undo it first"
@@ -113,6 +128,15 @@ def _find_problem(
     fitting = [room for room in rooms if room.node.name in names]
     if not fitting:
         return f"no other node meets deploy.placement.constraints {', '.join(spec.constraints)}"
+    taken = set().union(*apart.values())
+    fitting = [room for room in fitting if room.node.name not in taken]
+    if not fitting:
+        others = ", ".join(name for name, nodes in apart.items() if nodes & names)
+        return (
+            f"x-mesh.placement keeps it apart from {others}, which is on "
+            f"{', '.join(sorted(taken & names))}"
+        )
+    names -= taken
     if spec.max_per_node and service.desired > spec.max_per_node * len(fitting):
         return (
             f"deploy.placement.max_replicas_per_node: {spec.max_per_node} allows "

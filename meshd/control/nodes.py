@@ -110,7 +110,8 @@ class NodeManager:
         found = self._find(nodes, node)
         view = self._reconciler.view()
         leaving = node_drain.replicas_on(node, view.observed.replicas)
-        problems = node_drain.find_obstacles(found, nodes, leaving, view.services, force)
+        staying = [each for each in view.observed.replicas if each.node != node]
+        problems = node_drain.find_obstacles(found, nodes, leaving, view.services, force, staying)
         result = NodeDrain(node, tuple(sorted(r.name for r in leaving)), tuple(problems))
         if dry_run:
             return result

@@ -90,6 +90,19 @@ def test_why_replicas_cannot_leave_a_node(
     assert find_obstacles(W1, nodes, leaving, {service.key: service}, force) == obstacles
 
 
+def test_a_replica_does_not_move_next_to_one_that_it_is_apart_from() -> None:
+    service = wanted(mesh={"placement": {"apart_from": ["db", "cache"]}})
+    services, leaving = {service.key: service}, [replica("web-1")]
+    db = [replica("db-1", "db", node="m1")]
+    assert find_obstacles(W1, (W1, M1), leaving, services, staying=db) == [
+        "shop/web: x-mesh.placement keeps it apart from db, which is on m1"
+    ]
+    free = Node("m2", 4.0, 8 * GIB)
+    assert find_obstacles(W1, (W1, M1, free), leaving, services, staying=db) == []
+    here = [replica("db-1", "db")]
+    assert find_obstacles(W1, (W1, M1), leaving, services, staying=here) == []
+
+
 def test_replicas_that_leave_anyway_are_no_obstacle() -> None:
     service = wanted(placement=["node.hostname==w1"])
     leaving = [replica("web-1", phase=Phase.DRAINING), replica("old-1", "old")]
