@@ -21,7 +21,7 @@ piece costs an exception."""
 def object_inside(connection: ssl.SSLObject) -> ssl.SSLObject:
     """Return the object of C inside. It has the same methods, with arguments by position only, and
     saves a call of Python for each."""
-    return cast("ssl.SSLObject", getattr(connection, "_sslobj"))  # noqa: B009 (mypy knows it not)
+    return cast("ssl.SSLObject", getattr(connection, "_sslobj"))  # noqa: B009 (unknown to mypy)
 
 
 class TlsTransport:
