@@ -47,6 +47,8 @@ HANDSHAKE_SECONDS: Final = 5.0
 """Seconds for the TLS handshake of a node: some round trips."""
 MAX_UNSENT: Final = 64 * 1024 * 1024
 """Bytes that may wait to be sent to a node; more means that it does not read."""
+FINISH_SECONDS: Final = 5.0
+"""Seconds for the last bytes of a connection, and for the peer to agree to its end."""
 LISTEN_PAUSE: Final = 0.5
 """Seconds between two attempts to open the address."""
 TOKEN_ID_BYTES: Final = 8
@@ -295,9 +297,13 @@ async def _refuse(writer: asyncio.StreamWriter, reason: str) -> None:
 
 
 async def _finish(writer: asyncio.StreamWriter) -> None:
-    """Send what is queued, and close the connection in order."""
+    """Send what is queued, and close the connection in order; at once if the peer does not read."""
     writer.close()
-    await writer.wait_closed()
+    try:
+        async with asyncio.timeout(FINISH_SECONDS):
+            await writer.wait_closed()
+    except TimeoutError:
+        writer.transport.abort()
 
 
 def _peer_address(writer: asyncio.StreamWriter) -> str:

@@ -11,7 +11,7 @@ listeners into the snapshot.
   the runtime's choice, where a token in the path does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from meshd.model.runtime import MESH_PORT, MeshAddress
 from meshd.publish.port_changes import PortChanges
@@ -42,6 +42,8 @@ class Gateways:
         self.ports = PortChanges(ipv6)
         self._projects: Sequence[Project] = ()
         self._host_ports: tuple[HostPort, ...] = ()
+        self._taken: frozenset[str] = frozenset()
+        self._held: frozenset[tuple[str, int]] = frozenset()
         self._addresses: dict[str, MeshAddress] = {}
         self._shared: dict[tuple[str, str], str] = {}
         self._listeners: tuple[Listener, ...] | None = None
@@ -83,15 +85,30 @@ class Gateways:
         self._listeners = None
 
     def set_projects(
-        self, projects: Sequence[Project], changing: frozenset[str] = frozenset()
+        self,
+        projects: Sequence[Project],
+        changing: frozenset[str] = frozenset(),
+        refused: Collection[str] = (),
     ) -> None:
         """Take the projects to serve: their virtual addresses, and the ports that they publish. See
-        `VirtualAddresses.set_projects`."""
+        `VirtualAddresses.set_projects`. `refused` are addresses that the mesh could not listen at:
+        where the mesh chose the port, it chooses another one."""
         self.virtual.set_projects(projects, changing)
-        if projects is not self._projects and self._runtime.capabilities.networks:
-            self._projects = projects
-            self._host_ports = list_host_ports(projects)
+        if not self._runtime.capabilities.networks:
+            return
+        taken = frozenset(refused) - self.ports.moving
+        if projects is not self._projects or taken != self._taken:
+            self._projects, self._taken = projects, taken
+            self._host_ports = list_host_ports(projects, taken, self._held)
             self.ports.set_ports(self._host_ports)
+
+    def hold_ports(self, listeners: Sequence[Listener]) -> None:
+        """Take the listeners that are open at the start: ports that the mesh chose stay."""
+        self._held = frozenset(
+            (each.service, addresses.parse(each.address).port)
+            for each in listeners
+            if each.kind == "published"
+        )
 
     def with_chosen_ports(self, key: str, service: Service) -> Service:
         """Return a service with the ports of the host that were chosen for it."""

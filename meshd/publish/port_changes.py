@@ -150,6 +150,11 @@ class PortChanges:
         """Whether no port moves, and no redirect is left of one that did."""
         return self._seen and not self._changes and not self.plan.redirects
 
+    @property
+    def moving(self) -> frozenset[str]:
+        """The addresses that move now: the engine may still hold them."""
+        return frozenset(self._changes)
+
     def update(self, facts: PortFacts, now: float) -> PortPlan:
         """Take every change one step further. The first call also finds the stand-ins that an
         earlier process opened."""

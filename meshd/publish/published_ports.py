@@ -6,8 +6,8 @@ all that are not TCP. `meshd.control.deploy.admission` rejects conflicts.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from meshd.model.service_key import port_key, service_key
@@ -29,6 +29,7 @@ class HostPort:
     - `host`: address of the host; empty for all addresses.
     - `sni`: server names of TLS clients that the port is for; empty for all that no other one is
       for. None if it is not passed on as TCP.
+    - `chosen`: whether the mesh chose `port`, because the file leaves it open.
     """
 
     service: str
@@ -39,6 +40,7 @@ class HostPort:
     port: int
     protocol: str
     sni: tuple[str, ...] | None = None
+    chosen: bool = False
 
     def __str__(self) -> str:
         where = _address(self.host, self.port) if self.host else self.port
@@ -71,10 +73,19 @@ class HostPort:
         return same_version and bool(_WILDCARDS & {self.host, other.host})
 
 
-def list_host_ports(projects: Iterable[Project]) -> tuple[HostPort, ...]:
+def list_host_ports(
+    projects: Iterable[Project],
+    refused: Collection[str] = (),
+    held: Collection[tuple[str, int]] = (),
+) -> tuple[HostPort, ...]:
     """Return the ports that services publish. A port that the file leaves to the host, or gives as
     a range, is chosen for a mesh-managed service, and left out for others: the engine chooses it
-    when a container starts."""
+    when a container starts.
+
+    - `refused`: addresses that the mesh could not listen at, which are not chosen.
+    - `held`: (name of the port in the snapshot, port of the host) of those that are open already,
+      which are chosen first.
+    """
     found: list[HostPort] = []
     open_choices: list[tuple[str, Service, PublishedPort]] = []
     for project in projects:
@@ -86,8 +97,12 @@ def list_host_ports(projects: Iterable[Project]) -> tuple[HostPort, ...]:
                 elif not service.plain and port.protocol == "tcp":
                     open_choices.append((key, service, port))
     for key, service, port in sorted(open_choices, key=lambda each: (each[0], each[2].target)):
-        for candidate in _candidates(key, port):
-            chosen = _host_port(key, service, port, candidate)
+        name = _port_name(key, service, port)
+        open_now = sorted(number for owner, number in held if owner == name)
+        for candidate in _candidates(key, port, open_now):
+            chosen = replace(_host_port(key, service, port, candidate), chosen=True)
+            if _is_refused(chosen, refused):
+                continue
             if not any(chosen.is_at_place_of(other) for other in found):
                 found.append(chosen)
                 break
@@ -166,7 +181,7 @@ def _address(host: str, port: int) -> str:
 
 
 def _host_port(key: str, service: Service, port: PublishedPort, number: int) -> HostPort:
-    name = key if port.target == service.port else port_key(key, port.target)
+    name = _port_name(key, service, port)
     sni = None
     if port.protocol == "tcp" and service.is_passthrough(port.target):
         given = {each.port: each.sni for each in service.mesh.tcp or ()}
@@ -174,13 +189,24 @@ def _host_port(key: str, service: Service, port: PublishedPort, number: int) -> 
     return HostPort(key, service.plain, port.target, name, port.host_ip, number, port.protocol, sni)
 
 
-def _candidates(key: str, port: PublishedPort) -> Iterable[int]:
-    """Yield the ports of the host to choose from, in order."""
-    first, _, last = port.published.partition("-")
-    if last:
-        yield from range(int(first), int(last) + 1)
-        return
+def _port_name(key: str, service: Service, port: PublishedPort) -> str:
+    return key if port.target == service.port else port_key(key, port.target)
+
+
+def _is_refused(port: HostPort, refused: Collection[str]) -> bool:
+    """Return whether the mesh could not listen at one of the port's addresses."""
+    if not refused:
+        return False
+    return any(_address(host, port.port) in refused for host in listen_addresses(port, ipv6=True))
+
+
+def _candidates(key: str, port: PublishedPort, first: Sequence[int]) -> Iterable[int]:
+    """Yield the ports of the host to choose from, in order: those of `first` that are allowed, then
+    all."""
+    begin, _, end = port.published.partition("-")
+    allowed = range(int(begin), int(end) + 1) if end else FREE_PORTS
+    yield from (number for number in first if number in allowed)
     digest = hashlib.sha256(f"{key}:{port.target}".encode()).digest()
-    start = int.from_bytes(digest[:8])
-    for step in range(len(FREE_PORTS)):
-        yield FREE_PORTS[(start + step) % len(FREE_PORTS)]
+    start = 0 if end else int.from_bytes(digest[:8])
+    for step in range(len(allowed)):
+        yield allowed[(start + step) % len(allowed)]

@@ -65,6 +65,7 @@ class SnapshotUpdater:
         self._certificates = certificates
         self._redirects = redirects
         self._held = _open_at_start(held_snapshot)
+        self._gateways.hold_ports(held_snapshot.listeners if held_snapshot else ())
         self._seen_desired: Desired | None = None
         self._becomes_managed: set[str] = set()
         self._inputs: object = None
@@ -89,7 +90,8 @@ class SnapshotUpdater:
         self._gateways.set_shared(find_shared_gateways(replicas))
         virtual = self._gateways.virtual
         changing = self._changing(desired, now)
-        self._gateways.set_projects(self._desired.effective_projects(), changing)
+        refused = self._publisher.refused.keys()
+        self._gateways.set_projects(self._desired.effective_projects(), changing, refused)
         self._move_ports(replicas, desired, changing, now)
         listeners = self._gateways.listeners()
         served = self._certificates()

@@ -91,14 +91,14 @@ class Admission:
 
     def _port_problems(self, project: Project, others: Sequence[Project]) -> list[str]:
         """Return why ports cannot be published on the host. Those that the mesh publishes already
-        are not tried: it listens there."""
+        are not tried: it listens there. Nor are those that it chooses: it chooses another one."""
         problems = find_port_conflicts(project, others)
         stored = self._store.projects.get(project.name)
         before = list_host_ports([*([stored.project] if stored else []), *others])
         new = [
             port
             for port in list_host_ports([project])
-            if not any(port.is_at_place_of(old) for old in before)
+            if not port.chosen and not any(port.is_at_place_of(old) for old in before)
         ]
         if problems or not self._runtime.is_local:
             return problems

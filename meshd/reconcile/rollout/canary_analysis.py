@@ -345,7 +345,8 @@ def _decide(
 
 
 def _describe_counts(analysis: CanaryAnalysis) -> str:
-    return f"{analysis.failures.new} requests, {analysis.failures.new_bad} failed"
+    served = analysis.failures.new
+    return f"{served} request{'' if served == 1 else 's'}, {analysis.failures.new_bad} failed"
 
 
 def _describe_failed(found: Comparison, analysis: CanaryAnalysis) -> str:

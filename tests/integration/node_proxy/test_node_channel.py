@@ -28,6 +28,7 @@ from meshd.node_proxy.enrollment import (
     open_connection,
     store_identity,
 )
+from meshd.node_proxy.identity import CONTROL_NAME
 from meshd.node_proxy.join_token import read_text
 from meshd.node_proxy.protocol import (
     MAX_NODE_MESSAGE,
@@ -113,6 +114,23 @@ async def test_a_node_joins_gets_snapshots_and_is_shown(leader: Leader, node: No
     assert leader.kinds()[-1] is Kind.NODE_REMOVED
     with pytest.raises(NotFound, match="no proxy of a node 'n1' has joined"):
         leader.server.remove("n1", "me")
+
+
+async def test_a_refused_peer_that_never_reads_is_disconnected(
+    leader: Leader, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "FINISH_SECONDS", 0.05)
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+        leader.server.remove("n1", "me")
+        context = identity.context(node.folder)
+
+        def connect() -> ssl.SSLSocket:
+            bare = socket.create_connection(("127.0.0.1", leader.port))
+            return context.wrap_socket(bare, server_hostname=CONTROL_NAME)
+
+        with await asyncio.to_thread(connect):  # it answers nothing, and does not close
+            await wait_until(lambda: not leader.server._sessions, 5.0, "the connection ended")
 
 
 async def test_who_has_no_certificate_of_this_mesh_gets_nothing(

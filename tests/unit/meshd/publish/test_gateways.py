@@ -28,13 +28,19 @@ class RuntimeWithTokens:
     is_local: bool = False
 
 
-def gateways(runtime: RuntimeWithTokens, tmp_path: Path) -> Gateways:
+def gateways(
+    runtime: RuntimeWithTokens,
+    tmp_path: Path,
+    ports: str = "8000:80",
+    held: tuple[Listener, ...] = (),
+) -> Gateways:
     file = tmp_path / "compose.yml"
-    file.write_text(FILE)
+    file.write_text(FILE.replace("8000:80", ports))
     store = open_store(tmp_path / "state")
     try:
         virtual = VirtualAddresses(VirtualAddressLog(store))
         made = Gateways(runtime, virtual)  # type: ignore[arg-type]
+        made.hold_ports(held)
         made.set_projects([load([file], environment={}).project])
         return made
     finally:
@@ -66,6 +72,19 @@ def test_before_the_runtime_is_connected_no_replica_may_start(tmp_path: Path) ->
     assert [each.kind for each in made.listeners()] == ["published"]
     assert not made.is_ready({})
     assert made.token_url({}, "abc") == ""
+
+
+def test_a_chosen_port_changes_while_the_mesh_cannot_listen_there(tmp_path: Path) -> None:
+    made = gateways(RuntimeWithTokens(SWARM, ""), tmp_path, ports="80")
+    projects = made._projects
+    (first,) = made.listeners()
+
+    made.set_projects(projects, refused=[first.address, "0.0.0.0:443"])
+    (second,) = made.listeners()
+    assert second.address != first.address
+
+    again = gateways(RuntimeWithTokens(SWARM, ""), tmp_path, ports="80", held=(second,))
+    assert again.listeners() == (second,), "it stays after a restart"
 
 
 def test_local_processes_have_a_listener_for_tokens_only(tmp_path: Path) -> None:

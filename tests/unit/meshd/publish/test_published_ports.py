@@ -66,6 +66,34 @@ def test_a_port_that_the_file_leaves_to_the_host_is_chosen_and_stays() -> None:
     assert {each.port for each in alone} >= {ports["shop/a", 80]}
 
 
+def test_a_chosen_port_at_which_the_mesh_cannot_listen_is_replaced_by_another() -> None:
+    shop = project(a={"ports": published("80", "8000-8001:81", "8080:82")})
+
+    def ports(refused: list[str]) -> dict[int, int]:
+        return {each.target: each.port for each in list_host_ports([shop], refused)}
+
+    first = ports([])
+    second = ports([f"0.0.0.0:{first[80]}", "[::]:8000", "0.0.0.0:8080"])
+
+    assert second[80] in FREE_PORTS
+    assert second[80] != first[80]
+    assert (first[81], second[81]) == (8000, 8001)
+    assert second[82] == 8080, "the file gives it"
+    assert 81 not in ports(["0.0.0.0:8000", "0.0.0.0:8001"])
+
+
+def test_a_chosen_port_that_is_open_already_stays() -> None:
+    shop = project(a={"expose": [80, 81], "ports": published("80", "8000-8001:81")})
+    held = [("shop/a", 62000), ("shop/a:81", 8001), ("shop/b", 62001)]
+
+    ports = {each.target: each for each in list_host_ports([shop], (), held)}
+
+    assert (ports[80].port, ports[81].port) == (62000, 8001)
+    assert all(each.chosen for each in ports.values())
+    refused = list_host_ports([shop], ["0.0.0.0:62000"], held)
+    assert 62000 not in {each.port for each in refused}
+
+
 @pytest.mark.parametrize(
     ("one", "two", "conflict"),
     [

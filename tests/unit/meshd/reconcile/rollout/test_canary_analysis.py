@@ -276,6 +276,12 @@ def test_a_suspicion_delays_the_decision_until_the_limit() -> None:
     )
 
 
+def test_one_request_is_counted_in_the_singular() -> None:
+    analysis = add_second(begin_analysis(0, START, {}), GATE, START, Sample(1, 1), Sample(100, 0))
+    late = analyze_stage(analysis, GATE, 0.0, 0.3, 5.0, START + GATE.wait)
+    assert late.reason == "not proven worse in 1 request, 1 failed, within 30 s"
+
+
 def crowded_second(
     numbers: random.Random, requests: int, latency: float, held: float, uncached: float
 ) -> Sample:
