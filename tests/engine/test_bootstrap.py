@@ -1,9 +1,11 @@
-"""`meshd bootstrap` and `meshd node add` make a Swarm of real engines, in network namespaces."""
+"""`meshd bootstrap`, `meshd node add` and `meshd node load` with real engines, in network
+namespaces."""
 
 import asyncio
 import json
 import os
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,3 +71,36 @@ async def test_engines_become_a_swarm(engines: list[OwnNode], tmp_path: Path) ->
         token = m1.docker("swarm", "join-token", "-q", role).strip()
         assert token.startswith("SWMTKN-")
         assert not any(token in text for text in said)
+
+
+async def test_an_image_is_loaded_on_nodes(engines: list[OwnNode], tmp_path: Path) -> None:
+    """Also: a repeated call copies nothing, one node that does not answer, an unknown image."""
+    m1, w1, w2 = engines
+    (tmp_path / "a-file").write_bytes(bytes(2_000_000))
+    archive = tmp_path / "image.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(tmp_path / "a-file", "a-file")
+    m1.docker("import", str(archive), "shop/web:1")
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\nexec docker -H {w2.host} system dial-stdio\n")
+    ssh.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    hosts = (w1.host, "ssh://root@w2")
+    load = ("node", "load", *hosts, "--from", m1.host, "--image", "shop/web:1")
+    for verb in ("loaded shop/web:1 (2.0 MB)", "has shop/web:1 already"):
+        done = await meshd(*load, PATH=path)
+        assert done == (0, "".join(f"{host}: {verb}\n" for host in hosts), "")
+    ids = {node.docker("image", "inspect", "-f", "{{.Id}}", "shop/web:1") for node in engines}
+    assert len(ids) == 1
+    plain = await meshd(*load, "-o", "json", PATH=path)
+    assert [json.loads(line)["copied"] for line in plain[1].splitlines()] == [False, False]
+
+    unknown = await meshd("node", "load", w1.host, "--from", m1.host, "--image", "shop/none:2")
+    assert unknown[::2] == (
+        1, f"meshd: {m1.host} has no image shop/none:2; pull or build it there\n"
+    )  # fmt: skip
+    nowhere = await meshd(
+        "node", "load", "unix:///nowhere.sock", "--image", "a", DOCKER_HOST=m1.host
+    )
+    assert nowhere[0] == 1
+    assert "unix:///nowhere.sock (the command line) does not answer" in nowhere[2]

@@ -1,4 +1,5 @@
-"""`meshd node`: add, cordon, drain and uncordon nodes; run the proxy of a node."""
+"""`meshd node`: add, cordon, drain and uncordon nodes; load images onto them; run the proxy of
+a node."""
 
 import asyncio
 import platform
@@ -11,7 +12,7 @@ import click
 from meshd.api.client import Client
 from meshd.api.dto import NodeDrain, NodeStatus
 from meshd.cli import daemon_process, output, proxy_options
-from meshd.cli.commands import bootstrap
+from meshd.cli.commands import bootstrap, load
 from meshd.cli.commands.up import LISTEN, default_workers
 from meshd.cli.options import POSITIVE_DURATION, detach_option, output_option, state_option
 from meshd.cli.session import connect, run_async
@@ -29,6 +30,7 @@ def command() -> None:
 
 
 command.add_command(bootstrap.add)
+command.add_command(load.command)
 
 
 @command.command("drain", short_help="Move the replicas of a node to other nodes.")

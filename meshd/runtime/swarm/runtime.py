@@ -574,5 +574,5 @@ def _start_failure(replica: ReplicaSpec, found: FoundReplica) -> RuntimeFailure:
     image = replica.service.image or image_of(replica.service)
     return ImageMissing(
         f"{text}; push {image} to a registry that all nodes reach, or load it on that node: "
-        f"docker save {image} | docker -H NODE load"
+        f"meshd node load HOST --image {image}"
     )

@@ -17,6 +17,9 @@ from meshd.runtime.base import RuntimeUnavailable
 
 CONNECT_SECONDS: Final = 10
 """Seconds for the connection of `ssh`."""
+END_SECONDS: Final = 1.0
+"""Seconds for `ssh` to end by itself once its input has ended. Killing it at that moment would
+take its exit code from the event loop, which then prints a warning."""
 BLOCK: Final = 65536
 """Bytes that are copied at once."""
 MAX_SAID: Final = 2000
@@ -94,9 +97,12 @@ class SshTunnel:
             for task in (sending, complaint):
                 task.cancel()
             await asyncio.wait((sending, complaint))
-            if process.returncode is None:
+            try:
+                async with asyncio.timeout(END_SECONDS):
+                    await process.wait()
+            except TimeoutError:
                 process.kill()
-            await process.wait()
+                await process.wait()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
