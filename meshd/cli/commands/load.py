@@ -65,8 +65,9 @@ async def _copy(
     """Copy one image to one host, and print the outcome. Return whether the host has it."""
 
     def draw(sent: int) -> Table:
-        text = f"{image} ({sent / MEGABYTE:.1f} of {size / MEGABYTE:.1f} MB)"
-        return draw_bars([Bar(target.name, min(sent, size), size, text)])
+        done = min(sent, size)  # the archive is a little larger than the image
+        text = f"{image} ({done / MEGABYTE:.1f} of {size / MEGABYTE:.1f} MB)"
+        return draw_bars([Bar(target.name, done, size, text)])
 
     shown = output.on_terminal() and not as_json
     live = Live(draw(0), console=output.console(), transient=True) if shown else None
