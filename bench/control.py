@@ -55,8 +55,14 @@ from meshd.telemetry.usage_sampler import UsageSampler
 from proxy.ipc.shared_memory import SharedCells
 from proxy.request.data_plane import DataPlane
 from proxy.wire import codec
-from proxy.wire.report import Publish, Report
-from proxy.wire.snapshot import Snapshot, apply, difference
+from proxy.wire.report import (
+    Publish,
+    PublishDelta,
+    Report,
+    make_publication,
+    read_publication,
+)
+from proxy.wire.snapshot import Snapshot
 
 ROUNDS: Final = 9
 """Runs of each part; the median counts."""
@@ -186,13 +192,13 @@ class Mesh:
         current = self.publisher.current
         assert current is not None
         assert current is not self.before
-        self.frame = codec.encode(Publish(update=difference(self.before, current)))
+        self.frame = codec.encode(make_publication(self.before, current, deltas=True))
 
     def install(self) -> None:
         """Install the update in the worker."""
         (message,) = codec.Decoder().feed(self.frame)
-        assert isinstance(message, Publish)
-        self.snapshot = apply(self.snapshot, message.update)
+        assert isinstance(message, Publish | PublishDelta)
+        self.snapshot = read_publication(self.snapshot, message)
         self.worker.install(self.snapshot)
 
     def report(self) -> None:
@@ -202,7 +208,7 @@ class Mesh:
         """
         self.reported_until += 1.0
         self.report_frame = codec.encode(
-            self.worker.report(self.reported_until - 1.0, self.reported_until)
+            self.worker.report(self.reported_until - 1.0, self.reported_until, busy_only=True)
         )
 
     def take(self) -> None:

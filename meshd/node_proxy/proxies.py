@@ -18,20 +18,21 @@ from meshd.model.node_proxy import WORKERS_PER_NODE, NodeProxyStatus
 from meshd.node_proxy.snapshot import NodeSnapshots
 from proxy.wire.codec import encode
 from proxy.wire.report import (
+    SUPERVISOR,
     Ack,
     Ejected,
     Hello,
     ListenFailed,
     Listening,
     Message,
-    Publish,
     Report,
     Resync,
     SnapshotRefused,
     Wake,
     Workers,
+    make_publication,
 )
-from proxy.wire.snapshot import Generation, Snapshot, difference
+from proxy.wire.snapshot import Generation, Snapshot
 
 _log = structlog.stdlib.get_logger(__name__)
 LOST_SECONDS: Final = 10.0
@@ -57,6 +58,7 @@ class NodeProxy:
     - `live`: its workers by its own numbers; None until it has said which.
     - `acks`: their last acknowledgements.
     - `sent`: the last snapshot sent over this connection.
+    - `deltas`: whether it understands deltas.
     - `seen`: the last snapshot that this process has sent to it at all.
     """
 
@@ -69,6 +71,7 @@ class NodeProxy:
     live: tuple[int, ...] | None = None
     acks: dict[int, Ack] = field(default_factory=dict)
     sent: Snapshot | None = None
+    deltas: bool = False
     seen: Generation = NEVER
 
     def acknowledged(self) -> Generation:
@@ -103,6 +106,7 @@ class NodeProxies:
         self._local: tuple[int, ...] = ()
         self._published: Snapshot | None = None
         self._converted: Snapshot | None = None
+        self._full = b""
 
     # --- For the publisher
 
@@ -118,16 +122,19 @@ class NodeProxies:
         """Send a new snapshot to every connected node: its difference to the one before, where the
         node got that."""
         before, self._published, self._converted = self._converted, snapshot, None
-        delta = b""
+        self._full = b""
+        frames: dict[bool, bytes] = {}
         for node in self._nodes.values():
             if node.send is None:
                 continue
+            if before is None or node.sent is not before:
+                self._send_full(node)
+                continue
             current = self._convert(snapshot)
-            if before is not None and node.sent is before:
-                delta = delta or encode(Publish(difference(before, current)))
-                self._send(node, current, delta)
-            else:
-                self._send(node, current, encode(Publish(difference(None, current))))
+            if node.deltas not in frames:
+                message = make_publication(before, current, deltas=node.deltas)
+                frames[node.deltas] = encode(message)
+            self._send(node, current, frames[node.deltas])
 
     def is_drained(self, endpoint: str, unused_since: Generation) -> bool:
         """Return whether no node sends requests to an endpoint: every worker has a snapshot that
@@ -207,7 +214,8 @@ class NodeProxies:
         if node is None:
             return
         match message:
-            case Hello(generation=held):
+            case Hello(role=role, generation=held):
+                node.deltas = role == SUPERVISOR
                 if self._published is None or held >= self._published.generation:
                     return
                 if node.sent is None or node.sent.generation < self._published.generation:
@@ -273,7 +281,9 @@ class NodeProxies:
     def _send_full(self, node: NodeProxy) -> None:
         if self._published is not None:
             current = self._convert(self._published)
-            self._send(node, current, encode(Publish(difference(None, current))))
+            if not self._full:  # after a hand-over all nodes ask for it within seconds
+                self._full = encode(make_publication(None, current, deltas=False))
+            self._send(node, current, self._full)
 
     def _send(self, node: NodeProxy, snapshot: Snapshot, frame: bytes) -> None:
         if node.send is not None:

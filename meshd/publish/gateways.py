@@ -94,9 +94,10 @@ class Gateways:
         `VirtualAddresses.set_projects`. `refused` are addresses that the mesh could not listen at:
         where the mesh chose the port, it chooses another one."""
         self.virtual.set_projects(projects, changing)
-        if not self._runtime.capabilities.networks:
-            return
-        taken = frozenset(refused) - self.ports.moving
+        if (projects is not self._projects or refused) and self._runtime.capabilities.networks:
+            self._choose_ports(projects, frozenset(refused) - self.ports.moving)
+
+    def _choose_ports(self, projects: Sequence[Project], taken: frozenset[str]) -> None:
         if projects is not self._projects or taken != self._taken:
             self._projects, self._taken = projects, taken
             self._host_ports = list_host_ports(projects, taken, self._held)

@@ -16,16 +16,17 @@ import structlog
 
 from proxy.wire.codec import BadFrame, Decoder, encode
 from proxy.wire.report import (
+    SUPERVISOR,
     Ack,
     Hello,
     ListenFailed,
     Listening,
     Message,
-    Publish,
     Resync,
     Workers,
+    make_publication,
 )
-from proxy.wire.snapshot import Generation, Snapshot, SnapshotUpdate, difference
+from proxy.wire.snapshot import Generation, Snapshot
 
 _log = structlog.stdlib.get_logger(__name__)
 RECONNECT_PAUSE: Final = 0.2
@@ -89,6 +90,7 @@ class Publisher:
         self._unused_since: dict[str, Generation] = {}
         self._first: Generation | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._deltas = False
 
     async def run(self) -> None:
         """Stay connected to the feed socket until cancelled."""
@@ -128,8 +130,9 @@ class Publisher:
     def handle(self, message: Message) -> None:
         """Handle one message of the supervisor."""
         match message:
-            case Hello(generation=generation):
+            case Hello(role=role, generation=generation):
                 self.connected = True
+                self._deltas = role == SUPERVISOR
                 self.held = generation
                 self._catch_up()
             case Workers(live=live):
@@ -138,7 +141,7 @@ class Publisher:
             case Ack(worker=worker):
                 self._acks[worker] = message
             case Resync() if self.current is not None:
-                self._send(difference(None, self.current))
+                self._send(None, self.current)
             case Listening(bound=bound):
                 self.bound = dict(bound)
                 self.refused = {a: e for a, e in self.refused.items() if a not in bound}
@@ -159,7 +162,7 @@ class Publisher:
             self.current = None
             self.publish(current)
         else:
-            self._send(difference(None, current))
+            self._send(None, current)
 
     def publish(self, snapshot: Snapshot) -> bool:
         """Send `snapshot` as the next generation, unless it equals the last one. Return whether it
@@ -172,7 +175,7 @@ class Publisher:
         self.generation = Generation(self.generation.epoch, self.generation.number + 1)
         snapshot = msgspec.structs.replace(snapshot, generation=self.generation)
         self._record_unused(snapshot)
-        self._send(difference(current, snapshot))
+        self._send(current, snapshot)
         self.current = snapshot
         if self._others is not None:
             self._others.publish(snapshot)
@@ -204,10 +207,10 @@ class Publisher:
                 del self._unused_since[name]
         self._ready = ready
 
-    def _send(self, update: SnapshotUpdate) -> None:
+    def _send(self, old: Snapshot | None, new: Snapshot) -> None:
         if self._writer is None or not self.connected:
             return
-        self._writer.write(encode(Publish(update=update)))
+        self._writer.write(encode(make_publication(old, new, deltas=self._deltas)))
         if self._writer.transport.get_write_buffer_size() > MAX_UNSENT:
             _log.warning("supervisor does not read its feed, so the connection is closed")
             self._writer.transport.abort()

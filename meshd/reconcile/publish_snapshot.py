@@ -90,8 +90,8 @@ class SnapshotUpdater:
         self._gateways.set_shared(find_shared_gateways(replicas))
         virtual = self._gateways.virtual
         changing = self._changing(desired, now)
-        refused = self._publisher.refused.keys()
-        self._gateways.set_projects(self._desired.effective_projects(), changing, refused)
+        projects = self._desired.effective_projects()
+        self._gateways.set_projects(projects, changing, self._publisher.refused)
         self._move_ports(replicas, desired, changing, now)
         listeners = self._gateways.listeners()
         served = self._certificates()

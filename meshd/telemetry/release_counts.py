@@ -59,11 +59,10 @@ class ReleaseCounter:
         """Count one worker's report."""
         last_end = self._last_report_end.get(report.worker)
         self._last_report_end[report.worker] = report.end
-        for service in report.services:
-            number = self._open.get(service.name)
-            if number is None:
-                continue
-            release = (service.name, number)
+        services = {service.name: service for service in report.services}
+        for name, number in self._open.items():
+            service = services.get(name) or ServiceReport(name)  # idle ones are left out
+            release = (name, number)
             counts = self._counts[release]
             gap = report.start - (counts.until if last_end is None else last_end)
             missing = gap if MAX_GAP < gap < report.start else 0.0

@@ -325,11 +325,12 @@ class DataPlane:
             for client in self.clients
         ) + (self.handshakes.pending if self.draining else 0)
 
-    def report(self, start: float, end: float) -> Report:
-        """Return the counts since the last call, over (`start`, `end`] in Unix time."""
+    def report(self, start: float, end: float, *, busy_only: bool = False) -> Report:
+        """Return the counts since the last call, over (`start`, `end`] in Unix time. With
+        `busy_only`, services and endpoints about which there is nothing to say are left out."""
         services = (*self.services.values(), *self._removed_services.values())
         removed = tuple(self._removed_endpoints.values())
-        report = self._reporter.report(self, services, removed, start, end)
+        report = self._reporter.report(self, services, removed, start, end, busy_only=busy_only)
         self._forget_removed()
         return report
 

@@ -36,9 +36,12 @@ class Reporter:
         removed: Sequence[EndpointState],
         start: float,
         end: float,
+        *,
+        busy_only: bool = False,
     ) -> Report:
         """Return the counts since the last call, over (`start`, `end`] in Unix time. `removed`
-        are endpoints that their services have no longer."""
+        are endpoints that their services have no longer. With `busy_only`, services and endpoints
+        about which there is nothing to say are left out."""
         now = plane.clock()
         self._sequence += 1
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -51,7 +54,7 @@ class Reporter:
             start=start,
             end=end,
             generation=plane.routing.generation,
-            services=tuple([_report_service(service, removed, now) for service in services]),
+            services=_report_services(services, removed, now, busy_only=busy_only),
             connections=len(plane.clients),
             rss_bytes=_resident_bytes(),
             cpu_seconds=used,
@@ -80,10 +83,44 @@ class Reporter:
         return {name: new - old for name, new, old in zip(names, now, before, strict=True)}
 
 
+def _report_services(
+    services: Sequence[ServiceState],
+    removed: Sequence[EndpointState],
+    now: float,
+    *,
+    busy_only: bool,
+) -> tuple[ServiceReport, ...]:
+    found = [_report_service(service, removed, now, busy_only) for service in services]
+    return tuple([report for report in found if not busy_only or has_news(report)])
+
+
+def has_news(report: ServiceReport) -> bool:
+    """Return whether a service's report differs from that of an idle service."""
+    return report != ServiceReport(report.name)
+
+
+def _is_idle(state: EndpointState) -> bool:
+    """Return whether an endpoint's report would say nothing: no request, no ejection, no limit."""
+    counters = state.counters
+    return not (
+        counters.in_flight
+        or counters.started
+        or counters.succeeded
+        or counters.failed
+        or counters.retried
+        or counters.integral
+        or state.health.ejected
+        or state.gradient is not None
+    )
+
+
 def _report_service(
-    service: ServiceState, removed: Sequence[EndpointState], now: float
+    service: ServiceState, removed: Sequence[EndpointState], now: float, busy_only: bool
 ) -> ServiceReport:
     left = [each for each in removed if each.service == service.name]
+    states = [*service.endpoints.values(), *left]
+    if busy_only:
+        states = [state for state in states if not _is_idle(state)]
     endpoints = [
         state.counters.drain(
             state.id,
@@ -92,7 +129,7 @@ def _report_service(
             ejected=state.health.ejected,
             limit=state.gradient.limit if state.gradient is not None else 0,
         )
-        for state in (*service.endpoints.values(), *left)
+        for state in states
     ]
     return service.counters.drain(service.name, now, endpoints)
 

@@ -16,8 +16,7 @@ from typing import Final
 
 from proxy.ipc.sockets import open_address
 from proxy.wire import codec
-from proxy.wire.report import Hello, Message, Publish
-from proxy.wire.snapshot import SnapshotUpdate
+from proxy.wire.report import Hello, Message, Publish, PublishDelta
 
 _log = logging.getLogger(__name__)
 MAX_UNREAD: Final = 16 * 1024 * 1024
@@ -81,13 +80,13 @@ class FeedServer:
     """All connections to the feed socket.
 
     - `greeting`: returns the messages for a new connection
-    - `publish`: applies an update and returns the message that answers it, if any
+    - `publish`: takes a snapshot or a delta and returns the message that answers it, if any
     """
 
     def __init__(
         self,
         greeting: Callable[[], Iterable[Message]],
-        publish: Callable[[SnapshotUpdate], Message | None],
+        publish: Callable[[Publish | PublishDelta], Message | None],
     ) -> None:
         self._greeting = greeting
         self._publish = publish
@@ -140,8 +139,8 @@ class FeedServer:
                 connection.role = role
                 if connection not in self._connections:
                     self._greet(connection)
-            case Publish(update=update) if connection.role == CONTROL:
-                answer = self._publish(update)
+            case Publish() | PublishDelta() if connection.role == CONTROL:
+                answer = self._publish(message)
                 if answer is not None:
                     connection.send(answer)
             case _:

@@ -23,8 +23,17 @@ from proxy.supervisor.listeners import Listeners, error_text
 from proxy.supervisor.upgrade import UpgradeState
 from proxy.supervisor.worker_pool import WorkerPool
 from proxy.tls import openssl
-from proxy.wire.report import Hello, Message, Resync, Workers
-from proxy.wire.snapshot import Generation, MissingService, Snapshot, SnapshotUpdate, apply
+from proxy.wire.report import (
+    SUPERVISOR,
+    Hello,
+    Message,
+    Publish,
+    PublishDelta,
+    Resync,
+    Workers,
+    read_publication,
+)
+from proxy.wire.snapshot import Generation, MissingService, Snapshot
 
 _log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.25
@@ -145,20 +154,20 @@ class Supervisor:
             address = " ".join(error.__notes__)
             raise StartError(f"cannot listen on {address}: {error_text(error)}") from error
 
-    def _publish(self, update: SnapshotUpdate) -> Message | None:
+    def _publish(self, message: Publish | PublishDelta) -> Message | None:
         """Apply a new snapshot; return the answer for its sender, if it needs one.
 
         `Hello` refuses a generation that is not newer; `Resync` asks for the full snapshot.
         """
-        if update.generation <= self._snapshot.generation:
+        if message.generation <= self._snapshot.generation:
             _log.warning(
                 "refused snapshot %s: the current one is %s",
-                update.generation,
+                message.generation,
                 self._snapshot.generation,
             )
             return self._hello()
         try:
-            self._snapshot = apply(self._snapshot, update)
+            self._snapshot = read_publication(self._snapshot, message)
         except MissingService:
             return Resync(worker=0)
         before = self._listeners.listening_message()
@@ -213,7 +222,7 @@ class Supervisor:
     # --- Messages
 
     def _hello(self) -> Hello:
-        return Hello(role="supervisor", generation=self._snapshot.generation)
+        return Hello(role=SUPERVISOR, generation=self._snapshot.generation)
 
     def _greeting(self) -> Iterable[Message]:
         yield self._hello()

@@ -15,23 +15,25 @@ from proxy.wire.report import (
     Ack,
     Drain,
     ListenOn,
-    Publish,
     ReopenLog,
     StopListening,
     TicketSecrets,
+    make_publication,
 )
-from proxy.wire.snapshot import Generation, Listener, Snapshot, difference
+from proxy.wire.snapshot import Generation, Listener, Snapshot
 
 OpenListeners = dict[str, tuple[Listener, ListeningSockets]]
 """The open listeners by configured address."""
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the messages to workers. From 1 on they understand `Drain.tunnels` and `ReopenLog`,
-from 2 on `TicketSecrets`."""
+from 2 on `TicketSecrets`, from 3 on `PublishDelta`."""
 _TUNNELS_PROTOCOL = 1
 """Version from which on a worker understands `Drain.tunnels` and `ReopenLog`."""
 _TICKETS_PROTOCOL = 2
 """Version from which on a worker understands `TicketSecrets`."""
+_DELTAS_PROTOCOL = 3
+"""Version from which on a worker understands `PublishDelta`."""
 _RESTART_DELAY_FIRST = 0.1
 """Seconds before the restart that follows a second early exit; doubles with each one."""
 _RESTART_DELAY_MAX = 5.0
@@ -106,7 +108,8 @@ class WorkerHandle:
                 return
             snapshot = known
         if self.sent is None or self.sent.generation < snapshot.generation:
-            self.channel.send(Publish(difference(self.sent, snapshot)))
+            deltas = self.protocol >= _DELTAS_PROTOCOL
+            self.channel.send(make_publication(self.sent, snapshot, deltas=deltas))
             self.sent = snapshot
             self.waiting_since = now
         elif not self.is_draining:

@@ -4,10 +4,24 @@
 are a contract between versions.
 """
 
+from typing import Final
+
 import msgspec
 
+from proxy.wire.delta import SnapshotDelta, apply_changes, find_changes
 from proxy.wire.frozen import Frozen
-from proxy.wire.snapshot import Generation, Listener, SnapshotUpdate
+from proxy.wire.snapshot import (
+    Generation,
+    Listener,
+    Snapshot,
+    SnapshotUpdate,
+    apply,
+    difference,
+)
+
+SUPERVISOR: Final = "supervisor, deltas"
+"""Role of a supervisor that understands `PublishDelta` (`Hello.role`); earlier ones are called
+`supervisor`."""
 
 
 class Ack(Frozen, frozen=True, tag=True):
@@ -174,6 +188,7 @@ class Report(Frozen, frozen=True, tag=True):
 
     Counts are deltas of this interval; gauges (`in_flight`, `parked`, `queued`) are as of `end`.
 
+    - `services`, and their `endpoints`: those that are missing had no requests, and have none
     - `connections`: open client connections
     - `rss_bytes`, `cpu_seconds`: memory of the process, and CPU time used in the interval
     - `refused`: by reason, requests answered before their service was known: invalid requests,
@@ -214,6 +229,40 @@ class Publish(Frozen, frozen=True, tag=True):
     """From the control process to the supervisor, and from it to each worker: a new snapshot."""
 
     update: SnapshotUpdate
+
+    @property
+    def generation(self) -> Generation:
+        """The generation of the snapshot."""
+        return self.update.generation
+
+
+class PublishDelta(Frozen, frozen=True, tag=True):
+    """As `Publish`, to a receiver that has the snapshot before and understands deltas."""
+
+    delta: SnapshotDelta
+
+    @property
+    def generation(self) -> Generation:
+        """The generation of the snapshot."""
+        return self.delta.generation
+
+
+def make_publication(
+    old: Snapshot | None, new: Snapshot, *, deltas: bool
+) -> Publish | PublishDelta:
+    """Return the message that brings a receiver with `old`, or with none, to `new`; `deltas` says
+    whether it understands them."""
+    if old is None or not deltas:
+        return Publish(difference(old, new))
+    return PublishDelta(find_changes(old, new))
+
+
+def read_publication(old: Snapshot | None, message: Publish | PublishDelta) -> Snapshot:
+    """Return the snapshot of a message, based on the one that the receiver holds. Raises
+    MissingService; the receiver then answers with `Resync`."""
+    if isinstance(message, Publish):
+        return apply(old, message.update)
+    return apply_changes(old, message.delta)
 
 
 class Hello(Frozen, frozen=True, tag=True):
@@ -297,6 +346,7 @@ Message = (
     | Report
     | Workers
     | Publish
+    | PublishDelta
     | Hello
     | Listening
     | ListenFailed

@@ -38,14 +38,16 @@ from proxy.wire.report import (
     ListenOn,
     Message,
     Publish,
+    PublishDelta,
     ReopenLog,
     Resync,
     SnapshotRefused,
     StopListening,
     TicketSecrets,
     Wake,
+    read_publication,
 )
-from proxy.wire.snapshot import Generation, MissingService, Snapshot, SnapshotUpdate, apply
+from proxy.wire.snapshot import Generation, MissingService, Snapshot
 from proxy.worker.acceptor import Acceptor
 from proxy.worker.flight_files import FlightFiles
 from proxy.worker.handover import protocol_factory
@@ -158,8 +160,8 @@ class Worker:
 
     def _received(self, message: Message, descriptor: int) -> None:
         match message:
-            case Publish(update):
-                self._install(update)
+            case Publish() | PublishDelta():
+                self._install(message)
             case Drain(tunnels):
                 if not tunnels:
                     self._plane.limit_tunnels(max(0.0, self._config.drain - CLOSING))
@@ -172,12 +174,12 @@ class Worker:
             case ListenOn() | StopListening():
                 self._commands.put_nowait((message, descriptor))
 
-    def _install(self, update: SnapshotUpdate) -> None:
+    def _install(self, message: Publish | PublishDelta) -> None:
         """Install a snapshot, unless it is older than the current one."""
-        if self._snapshot and update.generation < self._snapshot.generation:
+        if self._snapshot and message.generation < self._snapshot.generation:
             return
         try:
-            snapshot = apply(self._snapshot, update)
+            snapshot = read_publication(self._snapshot, message)
         except MissingService:
             self._channel.send(Resync(self._config.worker))
             return
@@ -242,7 +244,7 @@ class Worker:
 
     def _report(self) -> None:
         end = time.time()
-        report = self._plane.report(self._reported_at, end)
+        report = self._plane.report(self._reported_at, end, busy_only=True)
         self._channel.send(report)
         if self._flight_files is not None:
             latencies = (service.total for service in report.services)

@@ -15,7 +15,7 @@ import msgspec
 
 from proxy.ipc.config import SupervisorConfig
 from proxy.wire import codec
-from proxy.wire.report import Ack, Hello, Listening, Message, Publish, Workers
+from proxy.wire.report import Ack, Hello, Listening, Message, Workers, make_publication
 from proxy.wire.snapshot import (
     Endpoint,
     Generation,
@@ -23,7 +23,6 @@ from proxy.wire.snapshot import (
     Service,
     Snapshot,
     Target,
-    difference,
 )
 from tests.support.waiting import wait_until
 
@@ -140,8 +139,8 @@ class Control:
     def send(self, message: Message) -> None:
         self._writer.write(codec.encode(message))
 
-    def publish(self, new: Snapshot, old: Snapshot | None = None) -> None:
-        self.send(Publish(difference(old, new)))
+    def publish(self, new: Snapshot, old: Snapshot | None = None, *, deltas: bool = True) -> None:
+        self.send(make_publication(old, new, deltas=deltas))
 
     def of(self, kind: type[Kind]) -> list[Kind]:
         """Return the messages of one kind so far."""

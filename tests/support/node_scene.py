@@ -18,16 +18,18 @@ from meshd.node_proxy.table import NodeProxyTable
 from meshd.publish.publisher import Publisher
 from meshd.store.store import Store
 from proxy.supervisor.feed_server import FeedServer
-from proxy.wire.report import Ack, Hello, Message, Resync, Workers
-from proxy.wire.snapshot import (
-    Endpoint,
-    Generation,
-    MissingService,
-    Service,
-    Snapshot,
-    SnapshotUpdate,
-    apply,
+from proxy.wire.report import (
+    SUPERVISOR,
+    Ack,
+    Hello,
+    Message,
+    Publish,
+    PublishDelta,
+    Resync,
+    Workers,
+    read_publication,
 )
+from proxy.wire.snapshot import Endpoint, Generation, MissingService, Service, Snapshot
 from tests.support.ports import free_port
 
 
@@ -97,18 +99,18 @@ class Node:
 
     def _greeting(self) -> list[Message]:
         generation = self.snapshot.generation
-        return [Hello("supervisor", generation), Workers((1,)), Ack(1, generation)]
+        return [Hello(SUPERVISOR, generation), Workers((1,)), Ack(1, generation)]
 
-    def _publish(self, update: SnapshotUpdate) -> Message | None:
-        if update.generation <= self.snapshot.generation:
-            self.refused.append(update.generation)
-            return Hello("supervisor", self.snapshot.generation)
+    def _publish(self, message: Publish | PublishDelta) -> Message | None:
+        if message.generation <= self.snapshot.generation:
+            self.refused.append(message.generation)
+            return Hello(SUPERVISOR, self.snapshot.generation)
         try:
-            self.snapshot = apply(self.snapshot, update)
+            self.snapshot = read_publication(self.snapshot, message)
         except MissingService:
             return Resync(0)
-        self.history.append(update.generation)
-        self.feed.broadcast(Ack(1, update.generation))
+        self.history.append(message.generation)
+        self.feed.broadcast(Ack(1, message.generation))
         return None
 
     def names(self) -> list[str]:

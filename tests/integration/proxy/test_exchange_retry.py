@@ -185,6 +185,9 @@ async def test_an_endpoint_with_consecutive_failures_is_ejected_and_probed() -> 
         ((name, endpoint, _, cause),) = ejected
         assert (name, endpoint) == ("shop", "shop-0")
         assert "3 failures in a row" in str(cause)
+        for _ in range(2):  # the second time without requests
+            (counted,) = s.plane.report(0.0, 1.0, busy_only=True).services
+            assert any(each.id == endpoint and each.ejected for each in counted.endpoints)
         healthy = True
         bodies = set()
 

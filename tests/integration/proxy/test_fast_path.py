@@ -11,7 +11,7 @@ import pytest
 from proxy.http1.limits import INTERIM_RESPONSES
 from proxy.observe.access_log import AccessLog
 from proxy.observe.spans import SpanQueue
-from proxy.wire.snapshot import Ejection, Limits, Retries, Timeouts
+from proxy.wire.snapshot import Balance, Ejection, Limits, Retries, Timeouts
 from tests.support.proxy_scene import (
     OK,
     Client,
@@ -120,6 +120,23 @@ async def test_a_new_connection_starts_with_the_cached_heads() -> None:
             assert (await trusted.response())[0] == 200
         seen = b"".join(visit.raw for visit in origin.visits)
         assert seen.count(b"X-Forwarded-For: 10.0.0.9, 127.0.0.1\r\n") == 2 * LESSONS
+
+
+@on_uvloop
+async def test_services_and_endpoints_without_requests_are_left_out_of_a_report() -> None:
+    async with scene() as made:
+        used, idle = await made.origin(answers(OK)), await made.origin(answers(OK))
+        made.install(
+            service(used, name="used", balance=Balance("round-robin")),
+            service(used, idle, name="idle"),
+        )
+        client = await made.ask(numbered(1))
+        assert (await client.response())[0] == 200
+
+        (counted,) = made.plane.report(0.0, 1.0, busy_only=True).services
+        assert (counted.name, counted.arrivals, len(counted.endpoints)) == ("used", 1, 1)
+        assert made.plane.report(1.0, 2.0, busy_only=True).services == ()
+        assert len(made.plane.report(2.0, 3.0).services) == 2
 
 
 @on_uvloop

@@ -14,6 +14,7 @@ import pytest
 
 from proxy.ipc.config import ChildConfig, SupervisorConfig
 from proxy.wire.report import (
+    SUPERVISOR,
     Ack,
     Hello,
     ListenFailed,
@@ -61,7 +62,7 @@ async def test_a_later_control_process_learns_the_current_generation(tmp_path: P
             await client.all_acked(Generation(3, 7))
         async with control(feed(tmp_path)) as later:
             await wait_until(lambda: len(later.of(Ack)) == 2, 5, "acks repeated")
-            assert later.of(Hello)[0] == Hello("supervisor", Generation(3, 7))
+            assert later.of(Hello)[0] == Hello(SUPERVISOR, Generation(3, 7))
             assert len(later.live) == 2
             assert {ack.generation for ack in later.of(Ack)} == {Generation(3, 7)}
 
@@ -92,6 +93,8 @@ async def test_an_update_with_an_unknown_base_causes_a_resync(tmp_path: Path) ->
             unknown = snapshot(1, 9)
             client.publish(snapshot(2, 9), snapshot(2, 9))
             await wait_until(lambda: bool(client.of(Resync)), 5, "resync asked for")
+            client.publish(snapshot(2, 9), snapshot(2, 9), deltas=False)
+            await wait_until(lambda: len(client.of(Resync)) == 2, 5, "again")
             client.publish(unknown)
             await client.all_acked(Generation(1, 1))
 

@@ -57,6 +57,29 @@ async def test_three_times_the_services_cost_three_times_as_much(tmp_path: Path)
     assert {name: ratio for name, ratio in growth.items() if ratio > 3.3} == {}
 
 
+async def test_messages_are_as_large_as_what_changed(tmp_path: Path) -> None:
+    """A delta with one more replica, and the report of a second without requests."""
+
+    async def sizes(services: int) -> tuple[int, int]:
+        directory = tmp_path / str(services)
+        directory.mkdir()
+        mesh = Mesh(directory, asyncio.get_running_loop())
+        try:
+            await populate(mesh, services, REPLICAS)
+            await mesh.one_more(REPLICAS)
+            mesh.run_pass()
+            mesh.encode()
+            mesh.report()
+            return len(mesh.frame), len(mesh.report_frame)
+        finally:
+            await mesh.close()
+
+    small, large = await sizes(SMALL), await sizes(LARGE)
+    assert max(large) < 400
+    assert abs(large[0] - small[0]) < 10, "names have other lengths"
+    assert abs(large[1] - small[1]) < 30
+
+
 async def test_a_pass_without_changes_runs_few_lines_per_replica(tmp_path: Path) -> None:
     found = await costs(tmp_path / "mesh", LARGE)
     assert found["pass"] / (LARGE * REPLICAS) < 100

@@ -8,6 +8,7 @@ from meshd.node_proxy.proxies import LOST_SECONDS, NodeProxies
 from meshd.node_proxy.snapshot import NodeSnapshots
 from proxy.wire.codec import Decoder
 from proxy.wire.report import (
+    SUPERVISOR,
     Ack,
     Ejected,
     Hello,
@@ -15,12 +16,13 @@ from proxy.wire.report import (
     Listening,
     Message,
     Publish,
+    PublishDelta,
     Report,
     Resync,
     TicketSecrets,
     Workers,
 )
-from proxy.wire.snapshot import Endpoint, Generation, Service, Snapshot, SnapshotUpdate
+from proxy.wire.snapshot import Endpoint, Generation, Service, Snapshot
 
 NOTHING = Generation()
 FIRST, SECOND = Generation(5, 1), Generation(5, 2)
@@ -42,7 +44,7 @@ class Scene:
     time: float = 100.0
     messages: list[Message] = field(default_factory=list)
     events: list[tuple[Kind, str]] = field(default_factory=list)
-    sent: dict[str, list[SnapshotUpdate]] = field(default_factory=dict)
+    sent: dict[str, list[Publish | PublishDelta]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.proxies = NodeProxies(
@@ -54,10 +56,12 @@ class Scene:
         )
         self.proxies.expect(["n1", "n2"])
 
-    def connect(self, name: str, held: Generation = NOTHING, *live: int) -> "Sender":
+    def connect(
+        self, name: str, held: Generation = NOTHING, *live: int, role: str = SUPERVISOR
+    ) -> "Sender":
         send = Sender(self.sent.setdefault(name, []))
         self.proxies.connect(name, "10.0.0.9", send)
-        self.proxies.handle(name, Hello("supervisor", held))
+        self.proxies.handle(name, Hello(role, held))
         self.proxies.handle(name, Workers(live or (1,)))
         return send
 
@@ -71,14 +75,14 @@ class Scene:
 class Sender:
     """The connection of a node: decodes what is sent."""
 
-    def __init__(self, sent: list[SnapshotUpdate]) -> None:
+    def __init__(self, sent: list[Publish | PublishDelta]) -> None:
         self._sent = sent
         self._decoder = Decoder()
 
     def __call__(self, data: bytes) -> None:
         for message in self._decoder.feed(data):
-            assert isinstance(message, Publish)
-            self._sent.append(message.update)
+            assert isinstance(message, Publish | PublishDelta)
+            self._sent.append(message)
 
 
 def test_a_node_gets_the_whole_snapshot_then_differences() -> None:
@@ -88,28 +92,44 @@ def test_a_node_gets_the_whole_snapshot_then_differences() -> None:
     scene.connect("n2", FIRST)  # of another control process: the server asks for a newer one
     scene.proxies.publish(snapshot(SECOND, a="1", b="2"))
     first, second = scene.sent["n1"]
-    assert (first.generation, len(first.services), first.unchanged) == (FIRST, 2, ())
-    assert second.generation == SECOND
-    assert [each.name for each in second.services] == ["shop/b"]
-    assert second.unchanged == (("shop/a", "1"),)
-    assert [len(each.services) for each in scene.sent["n2"]] == [2]
+    assert isinstance(first, Publish)
+    assert (first.generation, len(first.update.services)) == (FIRST, 2)
+    assert isinstance(second, PublishDelta)
+    assert (second.delta.base, second.generation) == (FIRST, SECOND)
+    assert [each.name for each in second.delta.endpoints] == ["shop/b"]
+    (whole,) = scene.sent["n2"]
+    assert isinstance(whole, Publish)
+    assert len(whole.update.services) == 2
     scene.proxies.handle("n1", Resync(0))
-    assert [len(each.services) for each in scene.sent["n1"]] == [2, 1, 2]
+    assert scene.sent["n1"][2] == whole
+
+
+def test_a_proxy_of_an_earlier_version_gets_no_delta() -> None:
+    scene = Scene()
+    scene.proxies.publish(snapshot(FIRST, a="1", b="1"))
+    scene.connect("n1", role="supervisor")
+    scene.connect("n2")
+    scene.proxies.publish(snapshot(SECOND, a="1", b="2"))
+    _, second = scene.sent["n1"]
+    assert isinstance(second, Publish)
+    assert [each.name for each in second.update.services] == ["shop/b"]
+    assert second.update.unchanged == (("shop/a", "1"),)
+    assert isinstance(scene.sent["n2"][1], PublishDelta)
 
 
 def test_a_generation_of_another_control_process_is_noticed() -> None:
     scene = Scene()
-    held = Hello("supervisor", Generation(9, 9))
+    held = Hello(SUPERVISOR, Generation(9, 9))
     assert scene.proxies.held_above("n1", held) is None  # nothing is published yet
     scene.proxies.publish(snapshot(FIRST, a="1"))
     assert scene.proxies.held_above("n1", held) == Generation(9, 9)
-    assert scene.proxies.held_above("n1", Hello("supervisor", FIRST)) == FIRST
-    assert scene.proxies.held_above("n1", Hello("supervisor", Generation(4, 9))) is None
+    assert scene.proxies.held_above("n1", Hello(SUPERVISOR, FIRST)) == FIRST
+    assert scene.proxies.held_above("n1", Hello(SUPERVISOR, Generation(4, 9))) is None
     assert scene.proxies.held_above("other", held) is None
     send = scene.connect("n1")
     scene.proxies.disconnect("n1", send, "test")
     # It has the one that this process sent: nothing is newer.
-    assert scene.proxies.held_above("n1", Hello("supervisor", FIRST)) is None
+    assert scene.proxies.held_above("n1", Hello(SUPERVISOR, FIRST)) is None
     scene.connect("n1", FIRST)
     assert len(scene.sent["n1"]) == 1
 

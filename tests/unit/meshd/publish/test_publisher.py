@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from meshd.publish.publisher import Publisher
-from proxy.wire.report import Ack, Hello, Message, Workers
+from proxy.wire.report import SUPERVISOR, Ack, Hello, Message, Workers
 from proxy.wire.snapshot import (
     AcmeChallenge,
     Endpoint,
@@ -24,7 +24,7 @@ def snapshot(**states: EndpointState) -> Snapshot:
 
 def connected(*messages: Message, epoch: int = 1) -> Publisher:
     publisher = Publisher(Path("nowhere"), epoch, lambda message: None)
-    for message in (Hello("supervisor"), *messages):
+    for message in (Hello(SUPERVISOR), *messages):
         publisher.handle(message)
     return publisher
 
@@ -116,7 +116,7 @@ def test_an_endpoint_that_is_ready_again_is_not_drained() -> None:
 def test_generations_continue_above_the_one_of_the_supervisor() -> None:
     publisher = connected()
     publisher.publish(snapshot(a="ready"))
-    publisher.handle(Hello("supervisor", Generation(7, 3)))
+    publisher.handle(Hello(SUPERVISOR, Generation(7, 3)))
     assert publisher.generation == Generation(8, 1)
     publisher.publish(snapshot(a="draining"))
     assert publisher.generation == Generation(8, 2)

@@ -73,6 +73,16 @@ def test_a_restarted_process_continues_and_counts_the_missing_time() -> None:
     assert (found.requests, found.unknown) == (9, 2.0)
 
 
+def test_the_missing_time_counts_also_for_a_service_without_requests() -> None:
+    counter = ReleaseCounter(Memory(), lambda: {"shop/web": 4})
+    counter.step(10.0)
+    counter.take(report(1, 10.0, 11.0, 5, 0, 0))
+    counter.take(Report(1, 14, 13.0, 14.0, Generation()))
+    found = counter.of("shop/web", 4)
+    assert found is not None
+    assert (found.requests, found.unknown, found.until) == (5, 2.0, 14.0)
+
+
 def test_a_superseded_release_keeps_its_counts() -> None:
     memory, in_progress = Memory(), {"shop/web": 4}
     counter = ReleaseCounter(memory, lambda: in_progress)

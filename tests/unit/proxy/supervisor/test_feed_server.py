@@ -10,8 +10,8 @@ import pytest
 
 from proxy.supervisor.feed_server import MAX_UNREAD, FeedServer
 from proxy.wire import codec
-from proxy.wire.report import Hello, Message, Publish, Wake, Workers
-from proxy.wire.snapshot import Generation, Snapshot, SnapshotUpdate, difference
+from proxy.wire.report import Hello, Message, Publish, PublishDelta, Wake, Workers
+from proxy.wire.snapshot import Generation, Snapshot, difference
 
 UPDATE = difference(None, Snapshot(Generation(1, 1)))
 
@@ -37,15 +37,15 @@ class Peer:
 
 class Scene:
     def __init__(self) -> None:
-        self.published: list[SnapshotUpdate] = []
+        self.published: list[Publish | PublishDelta] = []
         self.answer: Message | None = None
         self.feed = FeedServer(lambda: [Hello("supervisor"), Workers((1, 2))], self._publish)
         self.directory = tempfile.TemporaryDirectory()
         self.path = Path(self.directory.name) / "feed.sock"
         self.peers: list[Peer] = []
 
-    def _publish(self, update: SnapshotUpdate) -> Message | None:
-        self.published.append(update)
+    def _publish(self, message: Publish | PublishDelta) -> Message | None:
+        self.published.append(message)
         return self.answer
 
     async def connect(self) -> Peer:
@@ -80,7 +80,7 @@ async def test_the_control_process_publishes_and_gets_answers(scene: Scene) -> N
     peer = await scene.greeted("control")
     peer.send(Publish(UPDATE))
     assert await peer.next() == scene.answer
-    assert scene.published == [UPDATE]
+    assert scene.published == [Publish(UPDATE)]
 
 
 @pytest.mark.parametrize("role", ["listener", ""])

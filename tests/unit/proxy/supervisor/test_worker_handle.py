@@ -9,7 +9,16 @@ from proxy.ipc.sockets import ListeningSockets
 from proxy.supervisor.child_processes import next_backoff
 from proxy.supervisor.worker_handle import WorkerHandle, kill_reason, restart_delay
 from proxy.wire import codec
-from proxy.wire.report import Accepting, Ack, Drain, ListenOn, Publish, ReopenLog, StopListening
+from proxy.wire.report import (
+    Accepting,
+    Ack,
+    Drain,
+    ListenOn,
+    Publish,
+    PublishDelta,
+    ReopenLog,
+    StopListening,
+)
 from proxy.wire.snapshot import Generation, Listener, Service, Snapshot
 
 
@@ -61,9 +70,9 @@ def test_one_snapshot_is_sent_at_a_time_then_the_difference_to_the_newest() -> N
     made.on_ack(Ack(7, Generation(1, 1)))
     made.sync(snapshot(3, WEB), {}, 0.3)
     (second,) = wire.taken()
-    assert second.update.generation == Generation(1, 3)
-    assert second.update.services == ()
-    assert second.update.unchanged == ((WEB.name, WEB.fingerprint),)
+    assert isinstance(second, PublishDelta)
+    assert (second.delta.base, second.generation) == (Generation(1, 1), Generation(1, 3))
+    assert second.delta.services == ()
 
 
 def test_a_worker_that_refuses_a_snapshot_gets_the_next_one() -> None:
@@ -78,8 +87,20 @@ def test_a_worker_that_refuses_a_snapshot_gets_the_next_one() -> None:
     assert wire.taken() == [(ListenOn(PUBLIC), 31)]
     made.sync(snapshot(3, WEB), OPEN, 4.0, snapshot(1, WEB))
     (third,) = wire.taken()
-    assert third.update.generation == Generation(1, 3)
-    assert third.update.unchanged == ((WEB.name, WEB.fingerprint),)
+    assert isinstance(third, PublishDelta)
+    assert (third.delta.base, third.generation) == (Generation(1, 1), Generation(1, 3))
+    assert third.delta.services == ()
+
+
+def test_a_worker_of_an_earlier_version_gets_no_delta() -> None:
+    made, wire = make_handle()
+    made.protocol = 2
+    made.sync(snapshot(1, WEB), {}, 0.0)
+    made.on_ack(Ack(7, Generation(1, 1)))
+    wire.taken()
+    made.sync(snapshot(2, WEB), {}, 0.0)
+    (second,) = wire.taken()
+    assert second.update.unchanged == ((WEB.name, WEB.fingerprint),)
 
 
 def test_a_new_worker_that_refuses_gets_the_snapshot_of_the_others() -> None:
@@ -160,7 +181,7 @@ def test_a_draining_worker_still_gets_snapshots_but_no_listeners() -> None:
     made.sync(snapshot(2), OPEN, 0.0)
     _, drain, update = wire.taken()
     assert drain == Drain(tunnels=False)
-    assert update.update.generation == Generation(1, 2)
+    assert update.generation == Generation(1, 2)
     assert made.draining_until == 5.0
 
 
