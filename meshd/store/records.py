@@ -6,12 +6,13 @@ joined nodes, the authority of the mesh and its identity. Events, decisions, tra
 where they are.
 """
 
+import contextlib
 import json
 import sqlite3
 import zlib
 from typing import Any, Final
 
-from meshd.store.schema import MIGRATIONS, SchemaTooNew
+from meshd.store.schema import MIGRATIONS, SchemaTooNew, migrate
 from meshd.store.store import Store
 
 TABLES: Final = (
@@ -35,13 +36,7 @@ _IDENTITY: Final = ("instance", "secret", "authority_key", "authority_certificat
 def dump(store: Store) -> bytes:
     """Return the shared part of the state; equal for equal states."""
     database = store.database
-    tables: dict[str, Any] = {
-        name: [
-            [_encode(value) for value in row]
-            for row in database.execute(f"SELECT * FROM {name}")  # noqa: S608 (of TABLES)
-        ]
-        for name in TABLES
-    }
+    tables = _read_tables(database)
     identity = {
         key: _encode(value)
         for key, value in database.execute("SELECT key, value FROM meta")
@@ -52,19 +47,34 @@ def dump(store: Store) -> bytes:
 
 
 def restore(store: Store, content: bytes) -> None:
-    """Replace the shared part of the state. The store must be opened again afterwards. Raises
-    SchemaTooNew if another version of meshd wrote it, StoreWriteError."""
+    """Replace the shared part of the state; one of an earlier version of meshd is migrated. The
+    store must be opened again afterwards. Raises SchemaTooNew if a later version wrote it,
+    StoreWriteError."""
     found = json.loads(zlib.decompress(content))
-    if found["schema"] != len(MIGRATIONS):
+    if found["schema"] > len(MIGRATIONS):
         raise SchemaTooNew(
-            f"the leader before had schema {found['schema']}, and this meshd has "
-            f"{len(MIGRATIONS)}; run the same version on all managers"
+            f"the leader before had schema {found['schema']}, and this meshd knows up to "
+            f"{len(MIGRATIONS)}; upgrade meshd on this host"
         )
+    tables = found["tables"]
+    if found["schema"] < len(MIGRATIONS):
+        tables = _migrate(tables, found["schema"])
     with store.transaction() as database:
         for name in TABLES:
-            _replace(database, name, found["tables"][name])
+            database.execute(f"DELETE FROM {name}")  # noqa: S608 (of TABLES)
+            _insert(database, name, tables[name])
         for key, value in found["identity"].items():
             database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _decode(value)))
+
+
+def _migrate(tables: dict[str, Any], schema: int) -> dict[str, Any]:
+    """Return the tables of an earlier schema as this version's schema has them."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate(database, schema)
+        for name, rows in tables.items():
+            _insert(database, name, rows)
+        migrate(database)
+        return _read_tables(database)
 
 
 def read_authority(content: bytes) -> tuple[str, str] | None:
@@ -75,8 +85,17 @@ def read_authority(content: bytes) -> tuple[str, str] | None:
     return str(identity["authority_key"]), str(identity["authority_certificate"])
 
 
-def _replace(database: sqlite3.Connection, name: str, rows: list[list[Any]]) -> None:
-    database.execute(f"DELETE FROM {name}")  # noqa: S608 (of TABLES)
+def _read_tables(database: sqlite3.Connection) -> dict[str, Any]:
+    return {
+        name: [
+            [_encode(value) for value in row]
+            for row in database.execute(f"SELECT * FROM {name}")  # noqa: S608 (of TABLES)
+        ]
+        for name in TABLES
+    }
+
+
+def _insert(database: sqlite3.Connection, name: str, rows: list[list[Any]]) -> None:
     if rows:
         places = ", ".join("?" * len(rows[0]))
         values = [[_decode(value) for value in row] for row in rows]

@@ -157,8 +157,8 @@ MIGRATIONS: Final = (
 """One script for each schema version. Never edit a released one: add another."""
 
 
-def migrate(database: sqlite3.Connection) -> None:
-    """Bring the file to this version's schema, each migration in one transaction.
+def migrate(database: sqlite3.Connection, schema: int = len(MIGRATIONS)) -> None:
+    """Bring the file to a schema, by default this version's, each migration in one transaction.
 
     Raises SchemaTooNew if a later version of meshd wrote the file.
     """
@@ -168,5 +168,5 @@ def migrate(database: sqlite3.Connection) -> None:
             f"the state has schema {version}, and this meshd knows up to {len(MIGRATIONS)}; "
             "use the later version that wrote it"
         )
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+    for number, script in enumerate(MIGRATIONS[version:schema], start=version + 1):
         database.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")

@@ -7,5 +7,11 @@ import msgspec
 
 
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Base of everything on the wire: immutable; unknown fields are errors. Most fields of most
-    values have their default, and are not sent."""
+    """Base of everything on the wire: immutable. Most fields of most values have their default, and
+    are not sent. Unknown fields are errors: a proxy must not ignore a policy that it does not
+    know."""
+
+
+class ToControl(Frozen, frozen=True, forbid_unknown_fields=False):
+    """Base of what supervisors and workers tell the control process. It ignores unknown fields, so
+    that the proxies of nodes can be upgraded before it."""

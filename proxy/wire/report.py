@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from proxy.wire.delta import SnapshotDelta, apply_changes, find_changes
-from proxy.wire.frozen import Frozen
+from proxy.wire.frozen import Frozen, ToControl
 from proxy.wire.snapshot import (
     Generation,
     Listener,
@@ -24,7 +24,7 @@ SUPERVISOR: Final = "supervisor, deltas"
 `supervisor`."""
 
 
-class Ack(Frozen, frozen=True, tag=True):
+class Ack(ToControl, frozen=True, tag=True):
     """From a worker: it has installed `generation`.
 
     `busy` names every endpoint that is draining in this generation, or missing from it, and still
@@ -38,13 +38,13 @@ class Ack(Frozen, frozen=True, tag=True):
     busy: tuple[str, ...] = ()
 
 
-class Resync(Frozen, frozen=True, tag=True):
+class Resync(ToControl, frozen=True, tag=True):
     """The receiver lacks a service that an update left out; it needs the full snapshot."""
 
     worker: int
 
 
-class SnapshotRefused(Frozen, frozen=True, tag=True):
+class SnapshotRefused(ToControl, frozen=True, tag=True):
     """From a worker: it could not install `generation`, for `reason`; it still uses the one before.
 
     It gets the next snapshot like any other worker.
@@ -55,7 +55,7 @@ class SnapshotRefused(Frozen, frozen=True, tag=True):
     reason: str
 
 
-class Wake(Frozen, frozen=True, tag=True):
+class Wake(ToControl, frozen=True, tag=True):
     """From a worker: requests are parked for a service without a ready endpoint.
 
     Sent for the first one, and each time the number `parked` on this worker has doubled.
@@ -66,7 +66,7 @@ class Wake(Frozen, frozen=True, tag=True):
     parked: int = 1
 
 
-class Ejected(Frozen, frozen=True, tag=True):
+class Ejected(ToControl, frozen=True, tag=True):
     """From a worker: it ejected an endpoint until `until` (Unix time), for `cause`."""
 
     worker: int
@@ -76,7 +76,7 @@ class Ejected(Frozen, frozen=True, tag=True):
     cause: str
 
 
-class Histogram(Frozen, frozen=True):
+class Histogram(ToControl, frozen=True):
     """A sparse log-linear histogram: count by bucket index, and the exact sum in seconds.
 
     The bucket layout is `proxy.wire.buckets`: about 3 % wide, from 100 µs up.
@@ -86,7 +86,7 @@ class Histogram(Frozen, frozen=True):
     sum: float = 0.0
 
 
-class Exemplar(Frozen, frozen=True):
+class Exemplar(ToControl, frozen=True):
     """A request with a recorded trace: its duration in seconds, and when it ended (Unix time)."""
 
     trace_id: str
@@ -94,7 +94,7 @@ class Exemplar(Frozen, frozen=True):
     at: float
 
 
-class EndpointReport(Frozen, frozen=True):
+class EndpointReport(ToControl, frozen=True):
     """One endpoint's counts over one interval.
 
     - `in_flight`: requests in flight at the end of the interval
@@ -120,7 +120,7 @@ class EndpointReport(Frozen, frozen=True):
     limit: int = 0
 
 
-class ServiceReport(Frozen, frozen=True):
+class ServiceReport(ToControl, frozen=True):
     """One service over one interval, as clients saw it.
 
     - `arrivals`: requests that arrived
@@ -183,7 +183,7 @@ class ServiceReport(Frozen, frozen=True):
     call_latency: dict[str, Histogram] = msgspec.field(default_factory=dict)
 
 
-class Report(Frozen, frozen=True, tag=True):
+class Report(ToControl, frozen=True, tag=True):
     """One worker's counts over the interval (`start`, `end`], in Unix time.
 
     Counts are deltas of this interval; gauges (`in_flight`, `parked`, `queued`) are as of `end`.
@@ -219,7 +219,7 @@ class Report(Frozen, frozen=True, tag=True):
     handshakes: dict[str, int] = msgspec.field(default_factory=dict)
 
 
-class Workers(Frozen, frozen=True, tag=True):
+class Workers(ToControl, frozen=True, tag=True):
     """From the supervisor: ids of the workers whose acks count, draining ones included."""
 
     live: tuple[int, ...]
@@ -265,7 +265,7 @@ def read_publication(old: Snapshot | None, message: Publish | PublishDelta) -> S
     return apply_changes(old, message.delta)
 
 
-class Hello(Frozen, frozen=True, tag=True):
+class Hello(ToControl, frozen=True, tag=True):
     """The first message of a connection to the feed socket.
 
     The supervisor answers with `Hello` and the generation it holds, so that a new control process
@@ -276,7 +276,7 @@ class Hello(Frozen, frozen=True, tag=True):
     generation: Generation = Generation()
 
 
-class Listening(Frozen, frozen=True, tag=True):
+class Listening(ToControl, frozen=True, tag=True):
     """From the supervisor, after `Hello` and after each change: the open addresses.
 
     `bound` maps the configured address to the bound one; they differ for port 0.
@@ -285,7 +285,7 @@ class Listening(Frozen, frozen=True, tag=True):
     bound: dict[str, str]
 
 
-class ListenFailed(Frozen, frozen=True, tag=True):
+class ListenFailed(ToControl, frozen=True, tag=True):
     """From the supervisor: it could not open a listener's address, with the error.
 
     It tries again at the next snapshot.

@@ -74,6 +74,10 @@ class OwnNode:
             ("route", "add", "default", "via", f"{self._network}.{BRIDGE_NUMBER}"),
         ):
             run(*self.inside, "ip", *words)
+        self.run_engine()
+
+    def run_engine(self) -> None:
+        """Start the engine."""
         engine = (
             f"dockerd --data-root {self.root}/data --exec-root {self.root}/exec "
             f"--pidfile {self.root}/engine.pid --host {self.host} --bip 172.31.250.1/24 "
@@ -105,14 +109,19 @@ class OwnNode:
             load = ["docker", "-H", self.host, "load"]
             subprocess.run(load, stdin=save.stdout, capture_output=True, check=True)
 
+    def halt(self) -> None:
+        """Stop the engine, and with it its containers; keep what it has."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(60)
+
     def stop(self) -> None:
         """Stop the engine with its containers, and remove what it has."""
         if self._process is not None and self._process.poll() is None:
             left = self.docker("ps", "-aq", check=False).split()
             if left:
                 self.docker("rm", "-f", *left, check=False)
-            self._process.terminate()
-            self._process.wait(60)
+        self.halt()
         run("ip", "netns", "delete", self.namespace, check=False)
         run("umount", "-l", f"{self.root}/data", check=False)
         shutil.rmtree(self.root, ignore_errors=True)

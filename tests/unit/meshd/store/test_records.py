@@ -1,18 +1,21 @@
 """The shared part of the state, from one control process to another."""
 
 import json
+import sqlite3
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from meshd.model.rollout import Override
+from meshd.model.rollout import Override, RolloutState
 from meshd.spec.model import Project, Service
 from meshd.store.records import dump, restore
-from meshd.store.schema import SchemaTooNew
+from meshd.store.schema import MIGRATIONS, SchemaTooNew, migrate
 from meshd.store.store import Store
 
+EARLIER = 9
+"""The schema before rollouts that analysis halted had a state of their own."""
 SHOP = Project(name="shop", services=(Service(name="web", image="app:1"),))
 
 
@@ -54,9 +57,38 @@ def test_another_process_continues_with_the_same_state(stores: tuple[Store, Stor
     second.close()
 
 
-def test_the_state_of_another_version_is_refused(stores: tuple[Store, Store]) -> None:
+def test_the_state_of_an_earlier_version_is_migrated(stores: tuple[Store, Store]) -> None:
+    """Managers are upgraded one after the other: the first new one takes over from an old one."""
     first, second = stores
+    first.deploy(SHOP, {"web": "r1"}, "me", "", 1.0)
     content = json.loads(zlib.decompress(dump(first)))
-    other = zlib.compress(json.dumps({**content, "schema": 1}).encode())
-    with pytest.raises(SchemaTooNew, match="run the same version on all managers"):
-        restore(second, other)
+    old = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(old, EARLIER)
+    existing = {name for (name,) in old.execute("SELECT name FROM sqlite_master")}
+    columns = [column[1] for column in old.execute("PRAGMA table_info(rollout)")]
+    old.close()
+    rollout = {
+        "project": "shop", "service": "web", "revision": "r1", "previous": "r0",
+        "state": "paused", "by_hand": 0, "swift": 1, "cause": "x",
+    }  # fmt: skip
+    tables = {name: rows for name, rows in content["tables"].items() if name in existing}
+    tables["rollout"] = [[rollout.get(column, 0) for column in columns]]
+    earlier = {**content, "schema": EARLIER, "tables": tables}
+    restore(second, zlib.compress(json.dumps(earlier).encode()))
+    second.close()
+    second = Store(second.path.parent)
+    second.open()
+    assert second.projects["shop"].project == SHOP
+    found = second.rollouts["shop/web"]
+    assert (found.revision, found.previous, found.state) == ("r1", "r0", RolloutState.HALTED)
+    second.close()
+
+
+def test_the_state_of_a_later_version_is_refused(stores: tuple[Store, Store]) -> None:
+    first, second = stores
+    second.deploy(SHOP, {"web": "r1"}, "me", "", 1.0)
+    content = json.loads(zlib.decompress(dump(first)))
+    later = {**content, "schema": len(MIGRATIONS) + 1}
+    with pytest.raises(SchemaTooNew, match="upgrade meshd on this host"):
+        restore(second, zlib.compress(json.dumps(later).encode()))
+    assert set(second.projects) == {"shop"}
