@@ -111,6 +111,7 @@ class DaemonOptions:
             env=self._acme_environment(),
             stop_seconds=CHILD_STOP_SECONDS,
             silence_seconds=CONTROL_SILENCE_SECONDS,
+            upgrades=True,
         )  # fmt: skip
         keeper = ChildConfig(
             name="keeper",

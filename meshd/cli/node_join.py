@@ -121,6 +121,7 @@ def supervisor_config(
         ),
         stop_seconds=AGENT_STOP_SECONDS,
         silence_seconds=AGENT_SILENCE_SECONDS,
+        upgrades=True,
     )  # fmt: skip
     return SupervisorConfig(
         listen=tuple(listen),

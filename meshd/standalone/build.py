@@ -335,5 +335,6 @@ def _helper_config(
             feed=True,
             reload=True,
             silence_seconds=HELPER_SILENCE_SECONDS,
+            upgrades=True,
         ),
     )

@@ -45,6 +45,7 @@ class ChildConfig(Strict, frozen=True):
     - `silence_seconds`: it is killed and restarted if it has given no sign of life for this long
       (`proxy.ipc.watchdog`); 0: it is not watched
     - `descriptors`: open files of the supervisor that it inherits under the same numbers
+    - `upgrades`: whether an upgrade of the supervisor restarts it, so that it runs the new version
     """
 
     name: str
@@ -58,6 +59,7 @@ class ChildConfig(Strict, frozen=True):
     reload: bool = False
     silence_seconds: float = 0.0
     descriptors: tuple[int, ...] = ()
+    upgrades: bool = False
 
 
 class LogConfig(Strict, frozen=True):

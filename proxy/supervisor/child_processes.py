@@ -275,6 +275,13 @@ class ChildProcesses:
                 removed.watch()
                 removed.signal(signal.SIGTERM)
 
+    async def restart_upgraded(self, fast_shutdown: asyncio.Event) -> None:
+        """After an upgrade, end the children that run the version before; `run` starts them again.
+        Others, such as the keeper of local replicas, run on."""
+        for child in self._children:
+            if child.config.upgrades:
+                await child.stop(fast_shutdown)
+
     def reload(self) -> None:
         """Send SIGHUP to the children that are configured for it."""
         for child in self._children:

@@ -100,6 +100,9 @@ class Supervisor:
             self._child_processes.adopt(self._inherited.children)
         self._worker_pool.start()
         self._child_processes.start()
+        if self._inherited is not None:
+            restart = self._child_processes.restart_upgraded(self._fast_shutdown)
+            tasks.append(asyncio.create_task(restart))
         try:
             await self._shutdown.wait()
             return await self._shut_down()

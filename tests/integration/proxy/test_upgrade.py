@@ -20,6 +20,7 @@ CHILD = ChildConfig(
     (sys.executable, "-c", "import time; time.sleep(600)"),
     listen={"SOME_FD": "127.0.0.1:0"},
 )
+UPGRADED = ChildConfig("control", CHILD.argv, upgrades=True)
 
 
 async def test_an_upgrade_loses_no_request_and_no_child(tmp_path: Path) -> None:
@@ -29,7 +30,7 @@ async def test_an_upgrade_loses_no_request_and_no_child(tmp_path: Path) -> None:
             workers=2,
             state_dir=str(tmp_path),
             announce=True,
-            children=(CHILD,),
+            children=(CHILD, UPGRADED),
         )
         with supervised(tmp_path, config) as running:
             address = await running.listening()
@@ -37,7 +38,7 @@ async def test_an_upgrade_loses_no_request_and_no_child(tmp_path: Path) -> None:
                 client.publish(snapshot(3, behind.port))
                 await client.all_acked(Generation(1, 3))
             workers = running.workers()
-            (keeper,) = set(running.children()) - set(workers)
+            keeper, control_process = sorted(set(running.children()) - set(workers))
             load = SteadyClients(address)
             load.start(clients=8)
             slow = asyncio.create_task(fetch(address, "/slow/3"))
@@ -56,6 +57,8 @@ async def test_an_upgrade_loses_no_request_and_no_child(tmp_path: Path) -> None:
             assert load.failures == []
             assert alive(keeper)
             assert keeper in running.children()
+            await wait_until(lambda: len(running.children()) == 4, 10, "the other child again")
+            assert control_process not in running.children()
             async with control(tmp_path / "feed.sock") as client:
                 assert client.of(Hello)[0].generation == Generation(1, 3)
                 client.publish(snapshot(4, behind.port))
@@ -63,7 +66,7 @@ async def test_an_upgrade_loses_no_request_and_no_child(tmp_path: Path) -> None:
                 assert len(client.live) == 2
                 assert min(client.live) > 2, "numbers of workers are not used again"
             os.kill(keeper, signal.SIGKILL)
-            await wait_until(lambda: len(running.children()) == 3, 10, "child started again")
+            await wait_until(lambda: len(running.children()) == 4, 10, "child started again")
             running.signal(signal.SIGTERM)
             assert await running.ended() == 0
 

@@ -15,7 +15,7 @@ from meshd.store.schema import MIGRATIONS, SchemaTooNew, migrate
 from meshd.store.store import Store
 
 EARLIER = 9
-"""The schema before rollouts that analysis halted had a state of their own."""
+"""The schema before rollouts that analysis halted had a separate state."""
 SHOP = Project(name="shop", services=(Service(name="web", image="app:1"),))
 
 

@@ -4,10 +4,11 @@ import msgspec
 import pytest
 
 from proxy.wire.codec import BadFrame, Decoder, encode
-from proxy.wire.report import Message, Publish, Report, ServiceReport
+from proxy.wire.report import Histogram, Message, Publish, Report, ServiceReport
 from proxy.wire.snapshot import Generation, SnapshotUpdate
 
-REPORT = Report(1, 2, 3.0, 4.0, Generation(1, 2), services=(ServiceReport("web", arrivals=5),))
+SERVICE = ServiceReport("web", arrivals=5, total=Histogram({1: 5}, 0.5))
+REPORT = Report(1, 2, 3.0, 4.0, Generation(1, 2), services=(SERVICE,))
 PUBLISH = Publish(SnapshotUpdate(Generation(1, 2)))
 
 
