@@ -37,7 +37,7 @@ COMPILED = [
     *(f"proxy/http2/{name}.py" for name in ("abuse", "codec", "frames", "request", "response")),
     *(f"proxy/http2_downstream/{name}.py" for name in ("connection", "stream")),
     *(f"proxy/observe/{name}.py" for name in ("counters", "flight_ring", "histogram", "log_line")),
-    *(f"proxy/tls/{name}.py" for name in ("counters", "handshake", "transport")),
+    *(f"proxy/tls/{name}.py" for name in ("counters", "handshake", "peer_transport", "transport")),
     "proxy/wire/buckets.py",
     "proxy/ipc/shared_memory.py",
     *(f"proxy/state/{name}.py" for name in (
@@ -54,7 +54,8 @@ COMPILED = [
     *(f"proxy/http2/{name}.py" for name in ("grpc", "to_endpoint")),
     *(f"proxy/http2_upstream/{name}.py" for name in ("connection", "pool", "stream")),
     *(f"proxy/tcp/{name}.py" for name in (
-        "accounting", "direction", "dispatch", "phases", "pipes", "poller", "session", "sockets",
+        "accounting", "direction", "dispatch", "peer_dial", "peer_relay", "phases", "pipes",
+        "poller", "session", "sockets",
     )),
 ]  # fmt: skip
 COMPILER_PACKAGES = [

@@ -9,6 +9,7 @@ import datetime
 import os
 import ssl
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID as EKU
 
-from meshd.node_proxy.identity import CONTROL_NAME, PeerIdentity, PeerRole, to_dns_name
+from meshd.node_proxy.identity import CONTROL_NAME, PeerIdentity, PeerRole, to_dns_names
 
 AUTHORITY_LIFE: Final = 10 * 365 * 86400.0
 """Seconds. A new authority means that all nodes join again, so it outlasts the hardware."""
@@ -60,13 +61,14 @@ class MeshAuthority:
             raise BadRequest("the certificate request has no ECDSA P-256 key")
         if not found.is_signature_valid:
             raise BadRequest("the certificate request is not signed by its key")
-        return self._sign(public, to_dns_name(identity), now, NODE_LIFE, server=False)
+        usages = (EKU.CLIENT_AUTH, EKU.SERVER_AUTH)  # its proxy accepts those of other nodes
+        return self._sign(public, to_dns_names(identity), now, NODE_LIFE, usages)
 
     def issue_join(self, token: str, now: float, seconds: float) -> tuple[str, str]:
         """Return the private key and the certificate of a join token, as PEM."""
         key = ec.generate_private_key(_CURVE)
-        name = to_dns_name(PeerIdentity(PeerRole.JOIN, token))
-        certificate = self._sign(key.public_key(), name, now, seconds, server=False)
+        names = to_dns_names(PeerIdentity(PeerRole.JOIN, token))
+        certificate = self._sign(key.public_key(), names, now, seconds, (EKU.CLIENT_AUTH,))
         return _to_pem(key), certificate
 
     def server_context(self, folder: Path, now: float) -> ssl.SSLContext:
@@ -84,17 +86,17 @@ class MeshAuthority:
         """Give the control process a new key and certificate; open connections stay. Raises
         OSError."""
         key = ec.generate_private_key(_CURVE)
-        certificate = self._sign(key.public_key(), CONTROL_NAME, now, NODE_LIFE, server=True)
+        names, usages = (CONTROL_NAME,), (EKU.SERVER_AUTH,)
+        certificate = self._sign(key.public_key(), names, now, NODE_LIFE, usages)
         load_chain(context, _to_pem(key) + certificate, folder)
 
     def _sign(
         self,
         public: ec.EllipticCurvePublicKey,
-        name: str,
+        names: Sequence[str],
         now: float,
         seconds: float,
-        *,
-        server: bool,
+        usages: Sequence[x509.ObjectIdentifier],
     ) -> str:
         builder = (
             x509.CertificateBuilder()
@@ -104,12 +106,11 @@ class MeshAuthority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(_to_time(now - CLOCK_SKEW))
             .not_valid_after(_to_time(now + seconds))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
-                x509.ExtendedKeyUsage([EKU.SERVER_AUTH if server else EKU.CLIENT_AUTH]),
-                critical=False,
+                x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=True
             )
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
                     self._issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value

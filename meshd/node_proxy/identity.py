@@ -1,7 +1,8 @@
 """Names in the certificates of the mesh: who the holder of one is. Pure.
 
-`authority` puts one name into each certificate; `server` reads it from the peer's certificate, and
-`agent` asks for that of the control process. The names belong to the reserved domain `internal`
+`authority` puts one name into each certificate, and into that of a node another one for its proxy
+(`proxy.peer`). `server` reads the first from the peer's certificate, and `agent` asks for that of
+the control process. The names belong to the reserved domain `internal`
 and are resolved nowhere. They name roles, not addresses, so that a control process may move to
 another address.
 """
@@ -10,6 +11,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
+
+from proxy.peer.protocol import PEER_DOMAIN, certificate_name
 
 CONTROL_NAME: Final = "control.meshd.internal"
 """The name in the certificate of the control process."""
@@ -51,10 +54,17 @@ def to_dns_name(identity: PeerIdentity) -> str:
     return f"{identity.name}.{identity.role.value}.meshd.internal"
 
 
+def to_dns_names(identity: PeerIdentity) -> tuple[str, ...]:
+    """Return all names in a certificate: those with a proxy prove with it which node they are."""
+    first = to_dns_name(identity)
+    return (first,) if identity.role is PeerRole.JOIN else (first, certificate_name(identity.name))
+
+
 def read_identity(certificate: "dict[str, Any] | None") -> PeerIdentity | None:
     """Return who holds a verified certificate, as `ssl.SSLSocket.getpeercert` returns it; None if
     it is not that of a node or of a join token."""
-    names = (certificate or {}).get("subjectAltName", ())
+    found = (certificate or {}).get("subjectAltName", ())
+    names = [each for each in found if not str(each[1]).endswith(f".{PEER_DOMAIN}")]
     if len(names) != 1 or names[0][0] != "DNS":
         return None
     for role in PeerRole:

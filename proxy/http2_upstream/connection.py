@@ -24,6 +24,7 @@ from proxy.http2.codec import (
     TrailersReceived,
 )
 from proxy.http2_upstream.stream import UpstreamStream
+from proxy.peer.routes import PEER_SECONDS
 from proxy.request import connection_pool, reachability
 from proxy.request.upstream import Upstream
 from proxy.transport.upstream_tls import TlsFailed, describe_refusal
@@ -105,6 +106,8 @@ class Http2UpstreamConnection:
             return
         self._transport = made
         made.set_write_buffer_limits(high=WRITE_HIGH)
+        if self.pool.endpoint.peer is not None:
+            self.pool.plane.loop.call_later(PEER_SECONDS, self._retire)
         self.flush()
         for stream in waiting:
             stream.connected()
@@ -190,6 +193,11 @@ class Http2UpstreamConnection:
             self._leaving = True
         if not self._claimed and (for_good or now >= self._idle_until):
             self._close()
+
+    def _retire(self) -> None:
+        """Open no more streams, and close the connection after the last one."""
+        if not self._ended:
+            self.close_idle(0.0, for_good=True)
 
     def _close(self) -> None:
         """Say goodbye and close."""

@@ -92,6 +92,19 @@ class SpanConfig(Strict, frozen=True):
     query: bool | tuple[str, ...] = True
 
 
+class PeerConfig(Strict, frozen=True):
+    """The connections from proxy to proxy (`proxy.peer`).
+
+    - `listen`: address for the proxies of other nodes
+    - `certificate`, `authority`: files of this node's key and certificate, and of the mesh's
+      authority. They may not exist yet; the address is opened when they do
+    """
+
+    listen: str
+    certificate: str
+    authority: str
+
+
 class WorkerConfig(Strict, frozen=True, omit_defaults=True):
     """Configuration of one worker process.
 
@@ -103,6 +116,7 @@ class WorkerConfig(Strict, frozen=True, omit_defaults=True):
     - `drain`: seconds that its requests may take once it drains
     - `taps`: directory of those who watch live requests; empty for none
     - `records`: directory in which the flight recorder saves requests; empty for no recorder
+    - `peer`: connections from proxy to proxy; None: there are none
     """
 
     worker: int
@@ -117,6 +131,7 @@ class WorkerConfig(Strict, frozen=True, omit_defaults=True):
     spans: SpanConfig = SpanConfig()
     taps: str = ""
     records: str = ""
+    peer: PeerConfig | None = None
 
 
 class SupervisorConfig(Strict, frozen=True):
@@ -134,6 +149,7 @@ class SupervisorConfig(Strict, frozen=True):
     - `record`: whether workers have a flight recorder; needs `state_dir`
     - `announce`: print `listening on ADDRESS` lines once every worker accepts
     - `ticket_seconds`: time for which new TLS session tickets are made with one secret
+    - `peer`: connections from proxy to proxy; None: there are none
     """
 
     listen: tuple[str, ...] = ()
@@ -151,6 +167,7 @@ class SupervisorConfig(Strict, frozen=True):
     record: bool = False
     announce: bool = False
     ticket_seconds: float = TICKET_SECONDS
+    peer: PeerConfig | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= MAX_WORKERS:

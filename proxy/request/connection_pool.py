@@ -7,14 +7,15 @@ another, close those that were idle for too long.
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Container
+from typing import TYPE_CHECKING, Final
 
-import uvloop
-
+from proxy.peer.opening import PeerOpening
+from proxy.peer.tunnel import Tunnel
 from proxy.state.endpoint_state import EndpointState
+from proxy.tls.peer_transport import PeerTransport
+from proxy.transport.connect import connect_first, connect_socket, hand_over
 from proxy.transport.proxy_header import NO_ADDRESS, build_header
-from proxy.transport.silence import notice_silence
 from proxy.transport.upstream_tls import (
     HANDSHAKE_SECONDS,
     TlsEndpoint,
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 
 MAX_IDLE: Final = 1024
 """Idle connections to one endpoint in one worker."""
-
-ATTEMPT_DELAY: Final = 0.25
-"""Seconds before the next address of a host is tried as well: the Connection Attempt Delay that
-RFC 8305 recommends."""
 
 
 def prefer(endpoint: EndpointState, client: "ClientSink") -> None:
@@ -118,87 +115,6 @@ def close_orphaned(endpoint: EndpointState, clients: "Container[ClientSink]") ->
             close_unused(endpoint, upstream)
 
 
-async def connect_first(
-    loop: asyncio.AbstractEventLoop, hosts: Sequence[str], port: int, *, remote: bool = False
-) -> tuple[str, socket.socket]:
-    """Connect to the first of several IP addresses that accepts (RFC 8305); return it with the
-    socket. `remote`: it is on another machine, which may be lost.
-
-    The next address is tried when the one before has failed, or after `ATTEMPT_DELAY`. Raises the
-    last OSError if none accepts.
-    """
-    waiting = list(hosts)
-    pending: set[asyncio.Task[tuple[str, socket.socket]]] = set()
-    error = OSError("no address")
-    try:
-        while waiting or pending:
-            if waiting:
-                pending.add(asyncio.ensure_future(_connect(loop, waiting.pop(0), port, remote)))
-            done, pending = await asyncio.wait(
-                pending,
-                timeout=ATTEMPT_DELAY if waiting else None,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            for task in done:
-                failure = task.exception()
-                if failure is None:
-                    pending |= done - {task}
-                    return task.result()
-                if not isinstance(failure, OSError):
-                    raise failure
-                error = failure
-        raise error
-    finally:
-        for task in pending:
-            task.add_done_callback(_close_unused)
-            task.cancel()
-
-
-def _close_unused(task: "asyncio.Task[tuple[str, socket.socket]]") -> None:
-    """Close the connection of an attempt that another one was faster than."""
-    if not task.cancelled() and task.exception() is None:
-        task.result()[1].close()
-
-
-async def _connect(
-    loop: asyncio.AbstractEventLoop, host: str, port: int, remote: bool
-) -> tuple[str, socket.socket]:
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    if remote:
-        notice_silence(sock)
-    await _connect_socket(loop, sock, (host, port))
-    return host, sock
-
-
-async def _connect_socket(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, where: str | tuple[str, int]
-) -> None:
-    """Connect a socket; close it if that fails."""
-    try:
-        sock.setblocking(False)
-        await loop.sock_connect(sock, where)
-    except BaseException:
-        sock.close()
-        raise
-
-
-async def hand_over(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.Protocol, **tls: Any
-) -> None:
-    """Make a transport of a connected socket. It owns the descriptor from then on. `tls`: the
-    arguments of `loop.create_connection` about TLS."""
-    ended = True
-    try:
-        transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **tls)
-        ended = transport.is_closing()
-    finally:
-        if ended and isinstance(loop, uvloop.Loop):
-            # A connection that ends before uvloop has returned it leaves the socket object open
-            # after its descriptor was closed. The object would close the number once more when it
-            # is collected: by then it may be another connection's.
-            sock.detach()
-
-
 async def dial(
     loop: asyncio.AbstractEventLoop,
     endpoint: EndpointState,
@@ -213,6 +129,8 @@ async def dial(
     try:
         if tls is not None or endpoint.proxy_protocol:
             await _dial_prepared(loop, endpoint, client, protocol, tls)
+        elif endpoint.peer is not None:
+            await open_peer(loop, endpoint, protocol)
         elif where.path:
             await loop.create_unix_connection(lambda: protocol, where.path)
         elif where.alternatives or where.node:
@@ -227,6 +145,20 @@ async def dial(
         failed(error)
 
 
+async def open_peer(
+    loop: asyncio.AbstractEventLoop, endpoint: EndpointState, protocol: asyncio.Protocol
+) -> PeerTransport:
+    """Open a connection to an endpoint through the proxy of its node. Raises OSError if that or
+    the endpoint cannot be reached, TlsFailed if one of the proxies does not accept the other."""
+    route, where = endpoint.peer, endpoint.endpoint
+    assert route is not None
+    opening = PeerOpening(loop, route, where.port)
+    host, sock = await connect_first(loop, endpoint.hosts(), route.port, remote=True)
+    endpoint.record_accepting(host)
+    await hand_over(loop, sock, opening)
+    return await opening.wait(protocol)
+
+
 async def _dial_prepared(
     loop: asyncio.AbstractEventLoop,
     endpoint: EndpointState,
@@ -238,9 +170,11 @@ async def _dial_prepared(
     Raises OSError if the endpoint cannot be reached, TlsFailed if the handshake fails."""
     where = endpoint.endpoint
     context = tls.prepare() if tls is not None else None
-    if where.path:
+    if endpoint.peer is not None:
+        sock = await Tunnel(loop).open(lambda remote: open_peer(loop, endpoint, remote))
+    elif where.path:
         sock = socket.socket(socket.AF_UNIX)
-        await _connect_socket(loop, sock, where.path)
+        await connect_socket(loop, sock, where.path)
     else:
         host, sock = await connect_first(
             loop, endpoint.hosts(), where.port, remote=bool(where.node)

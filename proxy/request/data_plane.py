@@ -18,6 +18,7 @@ from proxy.observe.access_log import AccessLog
 from proxy.observe.flight_ring import NEVER, FlightRing
 from proxy.observe.limited_log import LimitedLog
 from proxy.observe.spans import SpanQueue
+from proxy.peer.routes import PeerRoutes
 from proxy.policy import eject
 from proxy.request import connection_pool, dispatch, mirror
 from proxy.request.downstream import Downstream
@@ -104,6 +105,7 @@ class DataPlane:
     - `loop`, `clock`, `random`: event loop, monotonic seconds, numbers in [0, 1).
     - `row`: this worker's row of the shared memory, or None.
     - `descriptors`: the file descriptors of this process.
+    - `peers`: how endpoints of other nodes are reached.
     - `access_log`, `spans`, `flights`: where log lines, spans, and records of the flight recorder
       are collected; None for none.
     - `record_after`: duration in seconds from which on a request is recorded in `flights`.
@@ -137,6 +139,7 @@ class DataPlane:
         workers: int = 1,
         row: WorkerRow | None = None,
         descriptors: Descriptors | None = None,
+        peers: PeerRoutes | None = None,
         access_log: AccessLog | None = None,
         spans: SpanQueue | None = None,
         flights: FlightRing | None = None,
@@ -154,6 +157,7 @@ class DataPlane:
         self.workers = workers
         self.row = row
         self.descriptors = descriptors or Descriptors()
+        self.peers = peers or PeerRoutes()
         self.access_log = access_log
         self.spans = spans
         self.flights = flights
@@ -204,11 +208,12 @@ class DataPlane:
         services: dict[str, ServiceState] = {}
         removed: list[EndpointState] = []
         spans = self.spans is not None
+        self.peers.install(snapshot)
         for service in snapshot.services:
             known = self.services.get(service.name)
             known = known or self._removed_services.pop(service.name, None)
             state = known or ServiceState(service, self.row, self.workers)
-            removed += state.update(service, now, wall, spans=spans)
+            removed += state.update(service, now, wall, spans=spans, peers=self.peers)
             services[service.name] = state
         for name, state in self.services.items():
             if name not in services:

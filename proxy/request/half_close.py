@@ -9,10 +9,10 @@ response that comes within a moment is not split for that.
 
 import asyncio
 import socket
-import struct
 from typing import TYPE_CHECKING, Final
 
 from proxy.request.phases import ANSWERING
+from proxy.transport.connect import reset_on_close
 
 if TYPE_CHECKING:
     from proxy.request.downstream import Downstream
@@ -28,8 +28,6 @@ these seconds after the client ended its side, the client counts as gone."""
 _TCP_INFO: Final = getattr(socket, "TCP_INFO", 0)
 _CLOSED: Final = 7
 """TCP_CLOSE, the state of a connection that was reset (Linux, net/tcp_states.h)."""
-RESET: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER with zero seconds: closing the socket sends a reset."""
 
 
 class HalfCloseWatcher:
@@ -94,9 +92,3 @@ def end_by_reset(transport: asyncio.Transport) -> None:
     sock = transport.get_extra_info("socket")
     if sock is not None:
         reset_on_close(sock)
-
-
-def reset_on_close(sock: socket.socket) -> None:
-    """Have the close of a socket send a reset."""
-    if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

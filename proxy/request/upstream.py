@@ -17,6 +17,7 @@ from proxy.http1.framing import CHUNKED, UNTIL_CLOSE
 from proxy.http1.partial import check_partial
 from proxy.http1.request import END
 from proxy.http1.response import ResponseHead
+from proxy.peer.routes import PEER_SECONDS
 from proxy.request import connection_pool, fast_path, half_close, reachability
 from proxy.request.sinks import IN_CHUNKS, REJECTED, ClientSink, ResponseSink
 from proxy.state.endpoint_state import EndpointState
@@ -131,6 +132,8 @@ class Upstream:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH)
         self._opened()
+        if self.endpoint.peer is not None:
+            self._plane.loop.call_later(PEER_SECONDS, self.retire)
         if self.sink is None:
             # It was given up at the very moment in which it opened.
             self.closing = True
@@ -186,7 +189,7 @@ class Upstream:
         self._forget()
         if exc is not None:
             reachability.connection_ended(self._plane, self.endpoint, exc)
-            if self.sink is not None and self.endpoint.tls is None:
+            if self.sink is not None and self.endpoint.tls is None and self.endpoint.peer is None:
                 self._read_unread()
         sink, self.sink = self.sink, None
         if sink is None:
@@ -266,7 +269,12 @@ class Upstream:
 
     def limit_idle(self, seconds: float) -> None:
         """Apply the idle timeout that the endpoint announced, in seconds."""
-        self.idle_limit = min(self.endpoint.idle_seconds, seconds - IDLE_MARGIN)
+        self.idle_limit = min(self.endpoint.idle_seconds, self.idle_limit, seconds - IDLE_MARGIN)
+
+    def retire(self) -> None:
+        """Carry no request after the one under way."""
+        self.idle_limit = 0.0
+        connection_pool.close_unused(self.endpoint, self)
 
     # --- writing
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.http1.response_template import ResponseTemplates
 from proxy.ipc.shared_memory import WorkerRow
 from proxy.observe.counters import EndpointCounters
+from proxy.peer.routes import PeerRoute
 from proxy.policy.eject import EndpointHealth
 from proxy.policy.gradient import Gradient
 from proxy.policy.idle_age import IdleAge
@@ -53,6 +54,7 @@ class EndpointState:
       HTTP/2, or None.
     - `streams`: its connections of HTTP/2; None if it has none.
     - `proxy_protocol`: version of the PROXY header that connections begin with; empty for none.
+    - `peer`: the way through the proxy of its node; None if it is reached at its address.
     """
 
     __slots__ = (
@@ -78,6 +80,7 @@ class EndpointState:
         "latency_elsewhere",
         "latency_estimate",
         "opening",
+        "peer",
         "proxy_protocol",
         "response_templates",
         "service",
@@ -100,6 +103,7 @@ class EndpointState:
         proxy_protocol: str = "",
         http_version: str = "http1",
         http2_tls: TlsEndpoint | None = None,
+        peer: PeerRoute | None = None,
     ) -> None:
         self.service = service
         self.endpoint = endpoint
@@ -129,6 +133,7 @@ class EndpointState:
         self.proxy_protocol = proxy_protocol
         self.http_version = http_version
         self.http2_tls = http2_tls
+        self.peer = peer
         self.streams: StreamPool | None = None
 
     # --- from the snapshot

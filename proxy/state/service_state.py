@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.http1.response_template import ResponseTemplates
 from proxy.ipc.shared_memory import WorkerRow
 from proxy.observe.counters import ServiceCounters
+from proxy.peer.routes import NO_PEERS, PeerRoutes
 from proxy.policy import balance, eject, retry
 from proxy.policy.backlog import NO_LIMIT, Backlog
 from proxy.policy.split import Splitter
@@ -102,12 +103,18 @@ class ServiceState:
         self.max_body = NEVER
 
     def update(
-        self, service: Service, now: float, wall: float, *, spans: bool = False
+        self,
+        service: Service,
+        now: float,
+        wall: float,
+        *,
+        spans: bool = False,
+        peers: PeerRoutes = NO_PEERS,
     ) -> list[EndpointState]:
         """Take over a new definition. Return the endpoint states that it has no longer.
 
         `now` is in monotonic seconds, `wall` in Unix time; `spans` says whether the worker
-        records spans.
+        records spans, `peers` how endpoints of other nodes are reached.
         """
         old = self.config
         self.config = service
@@ -156,7 +163,7 @@ class ServiceState:
         )
         if not self.may_queue:
             self.backlog.clear()
-        removed = self._update_endpoints(service, is_same=_connects_like(old, service))
+        removed = self._update_endpoints(service, peers, is_same=_connects_like(old, service))
         self.may_refuse = service.http_version != "http1"
         self.ready = tuple(state for state in self.endpoints.values() if state.serving)
         self.apply_ramp(wall)
@@ -167,16 +174,21 @@ class ServiceState:
         """Set the other ports of the same service."""
         self.ports = ports
 
-    def _update_endpoints(self, service: Service, *, is_same: bool) -> list[EndpointState]:
+    def _update_endpoints(
+        self, service: Service, peers: PeerRoutes, *, is_same: bool
+    ) -> list[EndpointState]:
         """Keep the states of known endpoints, create new ones; return those that are gone. An
-        endpoint that kept its id but not its address is a new one, and so are all unless
-        connections to them are opened as before (`is_same`)."""
+        endpoint that kept its id but not its address or the way to it is a new one, and so are all
+        unless connections to them are opened as before (`is_same`)."""
         previous = self.endpoints
         self.endpoints = {}
         adaptive = service.limits.adaptive
         for endpoint in service.endpoints:
             state = previous.pop(endpoint.id, None)
-            if state is not None and not (is_same and _has_address(state, endpoint)):
+            peer = peers.find(endpoint) if endpoint.node else None
+            if state is not None and not (
+                is_same and state.peer is peer and _has_address(state, endpoint)
+            ):
                 previous[endpoint.id] = state
                 state = None
             if state is None:
@@ -191,6 +203,7 @@ class ServiceState:
                     proxy_protocol=service.proxy_protocol,
                     http_version=_http_version(service),
                     http2_tls=_make_tls(service, endpoint, _ALPN[service.http_version]),
+                    peer=peer,
                 )
             state.update(endpoint, service.timeouts.pool, adaptive=adaptive)
             self.endpoints[endpoint.id] = state

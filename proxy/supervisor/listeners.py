@@ -4,33 +4,47 @@ Owned by `supervisor`. Configured addresses stay open for the whole life of the 
 others are opened and closed as the snapshot changes. `proxy.ipc.sockets` opens the sockets.
 """
 
+import os
 from collections.abc import Mapping
+from typing import Final
 
-from proxy.ipc.address import BadAddress
+from proxy.ipc.address import BadAddress, parse
+from proxy.ipc.config import PeerConfig
 from proxy.ipc.sockets import OpenSockets, adopt, open_address, set_mode
+from proxy.peer.files import read_node
 from proxy.supervisor.listener_certificates import ListenerCertificates, Reread
 from proxy.supervisor.upgrade import close_unused
 from proxy.supervisor.worker_handle import OpenListeners
 from proxy.tls.certificate import UnusableCertificate
 from proxy.wire.report import ListenFailed, Listening
-from proxy.wire.snapshot import Listener, Snapshot
+from proxy.wire.snapshot import CertificateFiles, Listener, ListenerTls, Peer, Snapshot
+
+PEER_HANDSHAKES: Final = 1024
+"""Unfinished handshakes of one other node at a worker: its proxy opens many connections at once
+after a change of the snapshot."""
 
 
 class Listeners:
     """The open listening addresses and their sockets.
 
     `configured` are the addresses of the configuration, `settings` what is set of some of them.
+    `peer` is the port for the proxies of other nodes, which is open once its certificate exists.
 
     - `open`: open listeners by configured address
     - `listen_errors`: error text by address, for addresses that could not be opened
     """
 
     def __init__(
-        self, configured: tuple[str, ...], settings: tuple[Listener, ...], slots: int
+        self,
+        configured: tuple[str, ...],
+        settings: tuple[Listener, ...],
+        slots: int,
+        peer: PeerConfig | None = None,
     ) -> None:
         given = {listener.address: listener for listener in settings}
         self._configured = {each: given.get(each, Listener(each)) for each in configured}
         self._slots = slots
+        self._peer = peer
         self._certificates = ListenerCertificates()
         self.open: OpenListeners = {}
         self.listen_errors: dict[str, str] = {}
@@ -111,7 +125,22 @@ class Listeners:
 
     def listening_message(self) -> Listening:
         """Return the feed message that lists the open addresses."""
-        return Listening({asked: listening.bound for asked, (_, listening) in self.open.items()})
+        bound = {asked: listening.bound for asked, (_, listening) in self.open.items()}
+        return Listening(bound, self._describe_peer(bound))
+
+    def _describe_peer(self, bound: Mapping[str, str]) -> Peer | None:
+        name = read_node(self._peer.certificate) if self._peer is not None else ""
+        if self._peer is None or not name:
+            return None
+        where = bound.get(self._peer.listen)
+        return Peer(name, parse(where).port if where else 0)
+
+    @property
+    def is_peer_due(self) -> bool:
+        """Whether the certificate for the proxies of other nodes exists, and their port is not
+        open."""
+        peer = self._peer
+        return peer is not None and peer.listen not in self._asked and _has_files(peer)
 
     def failure_messages(self) -> list[ListenFailed]:
         """Return one feed message per address that could not be opened."""
@@ -123,7 +152,28 @@ class Listeners:
 
     def _wanted(self, snapshot: Snapshot) -> dict[str, Listener]:
         # A snapshot's listener replaces the plain one of a configured address: it has more detail.
-        return self._configured | {listener.address: listener for listener in snapshot.listeners}
+        wanted = self._configured | {each.address: each for each in snapshot.listeners}
+        if self._peer is not None and _has_files(self._peer):
+            wanted[self._peer.listen] = peer_listener(self._peer)
+        return wanted
+
+
+def peer_listener(peer: PeerConfig) -> Listener:
+    """Return the listener for the proxies of other nodes: TLS 1.3, and a certificate of the mesh is
+    required."""
+    tls = ListenerTls(
+        certificates=(CertificateFiles(peer.certificate),),
+        client_ca=peer.authority,
+        client="required",
+        minimum="1.3",
+        http2=False,
+        handshakes_per_address=PEER_HANDSHAKES,
+    )
+    return Listener(peer.listen, "peer", tls=tls)
+
+
+def _has_files(peer: PeerConfig) -> bool:
+    return os.path.exists(peer.certificate) and os.path.exists(peer.authority)
 
 
 def error_text(error: Exception) -> str:

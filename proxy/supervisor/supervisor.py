@@ -64,7 +64,7 @@ class Supervisor:
         self._config_file = config_file
         self._inherited = inherited
         self._snapshot = Snapshot(generation=Generation())
-        self._listeners = Listeners(config.listen, config.listeners, config.workers)
+        self._listeners = Listeners(config.listen, config.listeners, config.workers, config.peer)
         self._feed_server = FeedServer(self._greeting, self._publish)
         self._worker_pool = WorkerPool(
             config, self._handle_worker_message, self._handle_live_changed, self._announce
@@ -184,10 +184,11 @@ class Supervisor:
         return None
 
     def _open_failed_addresses(self) -> None:
-        """Try again to open the addresses that something else held."""
-        failed = self._listeners.listen_errors
+        """Try again to open the addresses that something else held; open that for the proxies of
+        other nodes once it has a certificate."""
+        before = self._listeners.open.keys()
         self._listeners.sync(self._snapshot)
-        opened = failed.keys() - self._listeners.listen_errors.keys()
+        opened = self._listeners.open.keys() - before
         if opened:
             _log.info("listening on %s now", ", ".join(sorted(opened)))
             self._worker_pool.publish(self._snapshot, self._listeners.open)
@@ -282,7 +283,8 @@ class Supervisor:
             paused = loop.time() - before > _TICK_SECONDS + _PAUSE_SECONDS
             self._worker_pool.tick(paused)
             self._child_processes.tick(paused)
-            if self._listeners.listen_errors and not self._shutdown.is_set():
+            due = self._listeners.listen_errors or self._listeners.is_peer_due
+            if due and not self._shutdown.is_set():
                 self._open_failed_addresses()
             self._stop_if_failed()
 

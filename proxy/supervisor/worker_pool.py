@@ -239,6 +239,7 @@ class WorkerPool:
             drain=self._config.drain,
             taps=str(Path(state, "tap")) if state else "",
             records=str(Path(state, "records")) if state and self._config.record else "",
+            peer=self._config.peer,
         )
         argv = [
             sys.executable,

@@ -18,6 +18,7 @@ from proxy.request.sinks import NEVER, ClientSink
 from proxy.state.descriptors import is_shortage
 from proxy.tcp import accounting, dispatch, sockets
 from proxy.tcp.direction import Direction, SharedBuffers
+from proxy.tcp.peer_dial import PeerDial
 from proxy.tcp.phases import (
     CONNECTING,
     FIRST,
@@ -62,6 +63,7 @@ class TcpSession(ClientSink):
     __slots__ = (
         "_buffers",
         "_client",
+        "_dial",
         "_down",
         "_entry",
         "_poller",
@@ -120,6 +122,7 @@ class TcpSession(ClientSink):
         self._up: Direction | None = None
         self._down: Direction | None = None
         self._entry: queue.QueueEntry | None = None
+        self._dial: PeerDial | None = None
 
     def _enter(self, phase: int) -> None:
         assert phase in TRANSITIONS[self.phase], (self.phase, phase)
@@ -167,33 +170,52 @@ class TcpSession(ClientSink):
             endpoint.health.probing = True
             self.service.refresh(now)
         self.deadline = now + self.service.connect_timeout
+        if endpoint.peer is not None:
+            self._dial = PeerDial(self.plane.loop, endpoint, self)
+            return
         try:
             upstream = sockets.connect(endpoint.endpoint)
         except OSError as error:
-            self._connect_failed(error.errno or 0)
+            self._connect_failed(error)
             return
         self._upstream = upstream
         self._poller.watch(upstream, self._upstream_event)
+
+    def peer_connected(self, upstream: socket.socket) -> None:
+        """Take the connection through the proxy of another node."""
+        self._upstream = upstream
+        self._poller.watch(upstream, self._upstream_event)
+        self._open(upstream)
+
+    def peer_failed(self, error: OSError) -> None:
+        """Take note that the proxy of another node, or the endpoint there, accepts nothing."""
+        self._dial = None
+        self._connect_failed(error)
+
+    def peer_broke(self) -> None:
+        """End the session: the connection to the other node has broken."""
+        if CONNECTING < self.phase < OVER:
+            self.source_lost(upward=False)
 
     def _connect_done(self) -> None:
         upstream = self._upstream
         assert upstream is not None
         error = sockets.connect_error(upstream)
         if error:
-            self._connect_failed(error)
+            self._connect_failed(OSError(error, os.strerror(error)))
         else:
             self._open(upstream)
 
-    def _connect_failed(self, error: int) -> None:
+    def _connect_failed(self, failed: OSError) -> None:
         """Make another attempt, or end the session: it was not connected."""
-        failed = OSError(error, os.strerror(error))
         answered = self.endpoint is not None and self.endpoint.connections > 1
         if is_shortage(failed, answered=answered):
             self._wait_for_descriptor(failed)
         else:
             if self.endpoint is not None:
                 reachability.connection_ended(self.plane, self.endpoint, failed)
-            self._attempt_failed(failure.CONNECT, os.strerror(error))
+            text = failed.strerror or str(failed)
+            self._attempt_failed(failure.from_connect_error(failed), text)
 
     def _wait_for_descriptor(self, error: OSError) -> None:
         """Make the attempt again in a moment: it failed for lack of a descriptor here, and other
@@ -247,7 +269,7 @@ class TcpSession(ClientSink):
                 # A new connection takes far more bytes at once than the header has.
                 upstream.send(build_header(endpoint.proxy_protocol, self.proxied_address()))
             except OSError as error:
-                self._connect_failed(error.errno or 0)
+                self._connect_failed(error)
                 return
         endpoint.count_opening(-1)
         self._enter(OPEN)
@@ -392,6 +414,9 @@ class TcpSession(ClientSink):
         queue.request_over(service, now)
 
     def _close_upstream(self, *, reset: bool) -> None:
+        dial, self._dial = self._dial, None
+        if dial is not None:
+            dial.end(reset=reset)
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             self._poller.forget(upstream)

@@ -9,7 +9,7 @@ import os
 import socket
 from typing import Final
 
-from proxy.request.half_close import RESET
+from proxy.transport.connect import RESET
 from proxy.transport.silence import notice_silence
 from proxy.wire.snapshot import Endpoint
 

@@ -70,6 +70,7 @@ class ServerContexts:
     """The contexts of one listener.
 
     - `asks_clients`: whether clients are asked for a certificate
+    - `serves_peers`: whether clients are the proxies of other nodes
     - `default`: the context of clients whose server name has no certificate, or that send none.
       Connections begin with it, or with that of `find_renewing`.
     """
@@ -78,6 +79,7 @@ class ServerContexts:
         assert listener.tls is not None
         self._tls = listener.tls
         self.asks_clients = listener.tls.client != "none"
+        self.serves_peers = listener.kind == "peer"
         self._address = listener.address
         self._protocols = tuple(protocols)
         self._own = [

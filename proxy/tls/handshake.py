@@ -14,6 +14,7 @@ from proxy.tls import counters
 from proxy.tls.client_hello import BadHello, ClientHello, parse_client_hello
 from proxy.tls.contexts import ACME_PROTOCOL, ServerContexts
 from proxy.tls.counters import HandshakeCounters, Unfinished
+from proxy.tls.peer_transport import PeerTransport
 from proxy.tls.session_info import TlsSession, describe_session
 from proxy.tls.transport import TlsTransport, object_inside
 
@@ -180,7 +181,8 @@ class Handshake(Unfinished):
             self._flush()
         # The tickets of TLS 1.3 leave together with the first bytes of the connection.
         self._end(counters.RESUMED if session.resumed else counters.COMPLETE)
-        transport = TlsTransport(
+        make = PeerTransport if self._contexts.serves_peers else TlsTransport
+        transport = make(
             carrier,
             cast("asyncio.Protocol", self),
             state,

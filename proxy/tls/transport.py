@@ -85,6 +85,10 @@ class TlsTransport:
         except ssl.SSLWantReadError:
             # A part of a record, or one without contents.
             plain = b""
+        except ssl.SSLZeroReturnError:
+            # The client's end, after that of our direction.
+            plain = b""
+            self._peer_ended = True
         except ssl.SSLError:
             self._fail()
             return
@@ -134,6 +138,8 @@ class TlsTransport:
                 pieces.append(plain)
         except ssl.SSLWantReadError:
             return
+        except ssl.SSLZeroReturnError:
+            self._peer_ended = True
 
     def eof_received(self) -> bool:
         """End the connection: a client that ends its side without a notice ends both."""

@@ -144,6 +144,10 @@ def _load_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
         ) from error
 
 
+MakeContext = Callable[[UpstreamTls, tuple[str, ...]], ssl.SSLContext]
+"""Returns the context for settings and protocols of ALPN. Raises TlsFiles."""
+
+
 class TlsClient:
     """The context for connections with the same settings, read again when its files change. A
     file that cannot be used any more leaves the context as it is."""
@@ -153,8 +157,10 @@ class TlsClient:
         config: UpstreamTls,
         clock: Callable[[], float] = time.monotonic,
         alpn: tuple[str, ...] = HTTP1_ALPN,
+        make: MakeContext = make_context,
     ) -> None:
         self.config = config
+        self._make = make
         self._alpn = alpn
         self._clock = clock
         self._context: ssl.SSLContext | None = None
@@ -170,7 +176,7 @@ class TlsClient:
         versions = tuple(map(_file_version, self._files()))
         if self._context is None or versions != self._versions:
             try:
-                self._context = make_context(self.config, self._alpn)
+                self._context = self._make(self.config, self._alpn)
                 self._versions = versions
             except TlsFiles:
                 if self._context is None:

@@ -276,13 +276,15 @@ class Hello(ToControl, frozen=True, tag=True):
     generation: Generation = Generation()
 
 
-class Listening(ToControl, frozen=True, tag=True):
+class Listening(ToControl, frozen=True, tag=True, omit_defaults=True):
     """From the supervisor, after `Hello` and after each change: the open addresses.
 
-    `bound` maps the configured address to the bound one; they differ for port 0.
+    `bound` maps the configured address to the bound one; they differ for port 0. `peer` is that for
+    the proxies of other nodes; its port is 0 if there is none.
     """
 
     bound: dict[str, str]
+    peer: Peer | None = None
 
 
 class ListenFailed(ToControl, frozen=True, tag=True):

@@ -436,6 +436,7 @@ class Listener(Frozen, frozen=True, omit_defaults=True):
       of a server name (exact or `*.suffix`) and a service, connections are TLS that is passed on as
       it is, and lead to the service of the name in their ClientHello; others to `service`, or
       nowhere if that is empty.
+    - `peer`: proxies of other nodes, which reach the endpoints of this node here (`proxy.peer`).
 
     `paths` is the path policy of routes that have none; empty: strict on the routes next to a
     guarded one. `mode` holds the permission bits of a Unix socket's file; None: by the umask.
@@ -449,7 +450,7 @@ class Listener(Frozen, frozen=True, omit_defaults=True):
     """
 
     address: str
-    kind: Literal["public", "mesh", "token", "virtual", "published"] = "public"
+    kind: Literal["public", "mesh", "token", "virtual", "published", "peer"] = "public"
     caller: str = ""
     sources: tuple[str, ...] = ()
     service: str = ""
@@ -462,6 +463,17 @@ class Listener(Frozen, frozen=True, omit_defaults=True):
     server_names: tuple[tuple[str, str], ...] = ()
 
 
+class Peer(Frozen, frozen=True):
+    """The proxy of a node, through which the proxies of other nodes reach the endpoints there.
+
+    - `name`: its name in the mesh, which its certificate proves
+    - `port`: its port for other proxies; 0: it has none
+    """
+
+    name: str
+    port: int = 0
+
+
 class Snapshot(Frozen, frozen=True, omit_defaults=True):
     """Everything a worker routes by, at one generation.
 
@@ -472,6 +484,10 @@ class Snapshot(Frozen, frozen=True, omit_defaults=True):
     - `virtual`: virtual address as `HOST:PORT` → name of the service that it leads to
     - `certificates`: certificates for all listeners with TLS, besides their own
     - `challenges`: open challenges of a certificate authority
+    - `peers`: proxies of nodes, by `Endpoint.node`. Endpoints on other nodes than that of the
+      receiver are reached through the proxy of their node
+    - `requires_peers`: whether endpoints on other nodes without a proxy get no connections; if not,
+      they get them in clear text
     """
 
     generation: Generation
@@ -485,6 +501,8 @@ class Snapshot(Frozen, frozen=True, omit_defaults=True):
     virtual: dict[str, str] = msgspec.field(default_factory=dict)
     certificates: tuple[CertificateFiles, ...] = ()
     challenges: tuple[AcmeChallenge, ...] = ()
+    peers: dict[str, Peer] = msgspec.field(default_factory=dict)
+    requires_peers: bool = False
 
 
 class SnapshotUpdate(Frozen, frozen=True, omit_defaults=True):
@@ -506,6 +524,8 @@ class SnapshotUpdate(Frozen, frozen=True, omit_defaults=True):
     virtual: dict[str, str] = msgspec.field(default_factory=dict)
     certificates: tuple[CertificateFiles, ...] = ()
     challenges: tuple[AcmeChallenge, ...] = ()
+    peers: dict[str, Peer] = msgspec.field(default_factory=dict)
+    requires_peers: bool = False
 
 
 class MissingService(Exception):
@@ -530,6 +550,8 @@ def difference(old: Snapshot | None, new: Snapshot) -> SnapshotUpdate:
         virtual=new.virtual,
         certificates=new.certificates,
         challenges=new.challenges,
+        peers=new.peers,
+        requires_peers=new.requires_peers,
     )
 
 
@@ -556,4 +578,6 @@ def apply(old: Snapshot | None, update: SnapshotUpdate) -> Snapshot:
         virtual=update.virtual,
         certificates=update.certificates,
         challenges=update.challenges,
+        peers=update.peers,
+        requires_peers=update.requires_peers,
     )

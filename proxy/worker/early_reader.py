@@ -12,8 +12,8 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import cast
 
-from proxy.request import half_close
 from proxy.request.data_plane import DataPlane
+from proxy.transport.connect import reset_on_close
 from proxy.wire.snapshot import Listener
 
 ProtocolOf = Callable[[Listener], asyncio.Protocol]
@@ -102,7 +102,7 @@ class EarlyReader(asyncio.Protocol):
         sock = self._release()
         if reason:
             self.plane.count_refused(reason)
-            half_close.reset_on_close(sock)
+            reset_on_close(sock)
         sock.close()
 
     def _readable(self) -> None:

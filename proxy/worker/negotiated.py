@@ -11,7 +11,9 @@ from typing import Final, cast
 
 from proxy import http2
 from proxy.http1.rewrite import build_response
+from proxy.peer.protocol import PEER_ALPN
 from proxy.request.data_plane import DataPlane
+from proxy.tcp.peer_relay import PeerRelay
 from proxy.tls.contexts import ServerContexts
 from proxy.tls.handshake import Handshake
 from proxy.tls.session_info import TlsSession
@@ -34,7 +36,7 @@ def create_handshake(
         contexts,
         plane.handshakes,
         functools.partial(serve, plane, listener),
-        answer_plain_http,
+        answer_nothing if listener.kind == "peer" else answer_plain_http,
         tls.handshake_seconds,
         tls.handshakes_per_address,
         listener.client[0],
@@ -63,8 +65,16 @@ def answer_plain_http(data: bytes) -> bytes:
     )
 
 
+def answer_nothing(data: bytes) -> bytes:
+    """Return no answer to bytes that are not TLS."""
+    del data
+    return b""
+
+
 def create_protocol(plane: DataPlane, listener: Listener, session: TlsSession) -> asyncio.Protocol:
     """Return the protocol for what ALPN chose."""
+    if listener.kind == "peer":
+        return cast("asyncio.Protocol", PeerRelay(plane, listener, session))
     if session.protocol == HTTP2 and plane.create_http2_client is not None:
         return plane.create_http2_client(plane, listener, session)
     return plane.create_client(listener, session)
@@ -73,6 +83,8 @@ def create_protocol(plane: DataPlane, listener: Listener, session: TlsSession) -
 def offered_protocols(listener: Listener) -> tuple[str, ...]:
     """Return the protocols that a listener offers by ALPN, the preferred one first."""
     assert listener.tls is not None
+    if listener.kind == "peer":
+        return PEER_ALPN
     if listener.tls.http2 and http2.is_available():
         return (HTTP2, "http/1.1")
     return ("http/1.1",)

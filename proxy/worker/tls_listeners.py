@@ -53,6 +53,10 @@ class TlsListeners:
             contexts.use_ticket_secrets(secrets)
 
     def _update(self, contexts: ServerContexts) -> None:
+        """Serve the certificates and answer the challenges, except at the port for other proxies,
+        which has one certificate."""
+        if contexts.serves_peers:
+            return
         problems = contexts.share(self._certificates) + contexts.challenge(self._challenges)
         for problem in problems:
             self._plane.report_problem(problem)

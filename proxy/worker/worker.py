@@ -26,6 +26,7 @@ from proxy.ipc.shared_memory import SharedCells, WorkerRow
 from proxy.observe.access_log import AccessLog
 from proxy.observe.flight_ring import FlightRing, find_threshold
 from proxy.observe.spans import SpanQueue
+from proxy.peer.routes import PeerRoutes
 from proxy.request.data_plane import CreateClient, CreateStreamPool, DataPlane
 from proxy.request.tunnel import CLOSING
 from proxy.state.descriptors import Descriptors
@@ -89,6 +90,7 @@ class Worker:
             workers=config.of,
             row=_attach_row(config),
             descriptors=Descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+            peers=PeerRoutes(config.peer),
             access_log=access_log,
             spans=spans,
             flights=flights,

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from proxy.request.connection_pool import hand_over
+from proxy.transport.connect import hand_over
 from tests.support.proxy_scene import on_uvloop
 
 

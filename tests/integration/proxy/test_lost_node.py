@@ -6,8 +6,7 @@ that is gone.
 """
 
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -27,26 +26,10 @@ from tests.support.proxy_scene import (
     scene,
     service,
 )
+from tests.support.silent_ports import silent_ports
 from tests.support.waiting import wait_until
 
 Ejection = tuple[str, str]
-
-
-@contextmanager
-def silent_ports(count: int) -> Iterator[list[int]]:
-    """Yield ports that leave new connections unanswered."""
-    with ExitStack() as open_sockets:
-        ports = []
-        for _ in range(count):
-            listener = open_sockets.enter_context(closing(socket.socket()))
-            listener.bind(("127.0.0.1", 0))
-            listener.listen(0)
-            for _ in range(4):
-                waiting = open_sockets.enter_context(closing(socket.socket()))
-                waiting.setblocking(False)
-                waiting.connect_ex(listener.getsockname())
-            ports.append(listener.getsockname()[1])
-        yield ports
 
 
 def on_node(node: str, *ports: int, start: int = 0) -> tuple[Endpoint, ...]:

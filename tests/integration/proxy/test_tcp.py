@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from proxy.observe.access_log import AccessLog
-from proxy.request.half_close import RESET
 from proxy.request.sinks import ClientSink
 from proxy.tcp import direction, pipes
 from proxy.tcp.session import TcpSession
+from proxy.transport.connect import RESET
 from proxy.wire.report import ServiceReport
 from proxy.wire.snapshot import Balance, Ejection, Endpoint, Limits, Parking, Retries, Timeouts
 from proxy.wire.snapshot import Service as WireService

@@ -29,15 +29,21 @@ def authority() -> MeshAuthority:
     return MeshAuthority(*make_authority(NOW))
 
 
-def test_a_node_gets_a_short_certificate_with_its_name_alone(authority: MeshAuthority) -> None:
+def test_a_node_gets_a_short_certificate_with_its_names_alone(authority: MeshAuthority) -> None:
     _, request = new_request()
     issued = authority.issue(NODE, request, NOW)
     assert read_validity(issued) == (NOW, NOW + NODE_LIFE)
     found = x509.load_pem_x509_certificate(issued.encode())
     names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == ["w1.node.meshd.internal"]
+    assert names.get_values_for_type(x509.DNSName) == [
+        "w1.node.meshd.internal",
+        "w1.peer.meshd.internal",
+    ]
     usage = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert list(usage) == [x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert list(usage) == [
+        x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH,
+        x509.oid.ExtendedKeyUsageOID.SERVER_AUTH,
+    ]
     assert not found.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     mine = x509.load_pem_x509_certificate(authority.certificate.encode())
     found.verify_directly_issued_by(mine)
