@@ -37,6 +37,7 @@ class SimulatedRuntime:
 
     name = "simulated"
     token_address = ""
+    own_node = ""
     capabilities = Capabilities(True, True, True, True, True, True, True)
 
     def __init__(self) -> None:

@@ -33,6 +33,7 @@ from meshd.store import presence
 from meshd.ui.settings import PageSettings
 from proxy.ipc import address as addresses
 from proxy.ipc.config import ChildConfig, LogConfig, SupervisorConfig
+from proxy.peer.files import peer_config
 
 START_SECONDS: Final = 20.0
 """Seconds for a daemon to answer: it starts in one or two, also on a loaded machine in ten."""
@@ -72,6 +73,7 @@ class DaemonOptions:
     - `ui`: where the web page is served; None: nowhere.
     - `lease`: name of the lease of which one holder leads; empty: there are no others.
     - `node_listen`: address for the proxies of other nodes; empty: none.
+    - `peer_listen`: address at which the proxy of this host accepts those of other nodes.
     - `record`: whether the proxy workers have a flight recorder.
     - `filter_host`: limit what containers of internal networks reach on the host.
     """
@@ -90,6 +92,7 @@ class DaemonOptions:
     ui: PageSettings | None = None
     lease: str = ""
     node_listen: str = ""
+    peer_listen: str = ""
 
     def config(self) -> SupervisorConfig:
         """Return the configuration of the supervisor and its children. The keeper starts first
@@ -129,6 +132,7 @@ class DaemonOptions:
             access_log=self._access_log(),
             spans=build_span_config(self.proxy),
             record=self.record,
+            peer=peer_config(self.state, self.peer_listen) if self.node_listen else None,
         )
 
     def _acme_environment(self) -> dict[str, str]:

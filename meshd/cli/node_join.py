@@ -24,6 +24,7 @@ from meshd.node_proxy.join_token import BadToken, JoinToken, read_text
 from meshd.store import presence
 from proxy.ipc import address as addresses
 from proxy.ipc.config import ChildConfig, SupervisorConfig
+from proxy.peer.files import peer_config
 
 LOCK_FILE: Final = "node.lock"
 """Held as long as the proxy of the node runs, so that one runs for each state directory."""
@@ -111,9 +112,14 @@ def ensure_joined(state: Path, managers: Sequence[str], token_file: str, name: s
 
 
 def supervisor_config(
-    state: Path, managers: Sequence[str], listen: Sequence[str], workers: int
+    state: Path,
+    managers: Sequence[str],
+    listen: Sequence[str],
+    workers: int,
+    peer_listen: str,
 ) -> SupervisorConfig:
-    """Return the configuration of the supervisor and its agent."""
+    """Return the configuration of the supervisor and its agent. `peer_listen`: where the proxies of
+    other nodes reach this one."""
     agent = ChildConfig(
         name="agent",
         argv=(
@@ -129,6 +135,7 @@ def supervisor_config(
         state_dir=str(state),
         children=(agent,),
         announce=True,
+        peer=peer_config(state, peer_listen),
     )
 
 

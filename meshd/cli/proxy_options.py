@@ -14,6 +14,7 @@ import click
 from pydantic import ValidationError
 
 from meshd.cli import daemon_process, output
+from meshd.model.node_proxy import PEER_PORT
 from meshd.spec.model.proxy_settings import MissingExtra, ProxySettings, require_otlp
 from meshd.standalone.listeners import resolve_files
 
@@ -40,6 +41,18 @@ def listen_option(default: str) -> Callable[[C], C]:
         help="Accept clients at this address: HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 picks a "
         f"free port. Default: {default}.",
     )
+
+
+def peer_listen_option(command: C) -> C:
+    """`--peer-listen ADDR`, as `peer_listen`."""
+    return click.option(
+        "--peer-listen",
+        metavar="ADDR",
+        default=f"0.0.0.0:{PEER_PORT}",
+        show_default=True,
+        help="Swarm only: accept the proxies of other nodes at this HOST:PORT, by TLS with "
+        "certificates of this mesh.",
+    )(command)
 
 
 def workers_option(default: Callable[[], int] | None, shown: str) -> Callable[[C], C]:

@@ -53,6 +53,9 @@ class LeaseKeeper(Protocol):
     async def load(self, place: str) -> bytes:
         """Return a stored state."""
 
+    async def own_node(self) -> str:
+        """Return the name of the node that this process runs on."""
+
     async def clean(self, place: str) -> None:
         """Remove all stored states but this one."""
 

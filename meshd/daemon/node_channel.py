@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshd.model.event import Kind
+from meshd.publish.compile import NO_PEERS, PeerSettings
 from meshd.publish.publisher import Publisher
 from meshd.store.store import Store
 from proxy.wire.report import Message
+from proxy.wire.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from meshd.node_proxy.proxies import NodeProxies
@@ -31,10 +33,12 @@ class NodeChannel:
         on_message: Callable[[Message], None],
         record: Callable[[Kind, str], object],
         now: Callable[[], float],
+        held: Snapshot | None = None,
     ) -> None:
         self._address = address
         self._record = record
         self._now = now
+        self._peers = NO_PEERS
         self.proxies: NodeProxies | None = None
         self.take = on_message
         if address:
@@ -42,17 +46,31 @@ class NodeChannel:
             from meshd.node_proxy.snapshot import NodeSnapshots
 
             snapshots = NodeSnapshots(_read_file)
-            self.proxies = proxies.NodeProxies(snapshots, on_message, record, time.monotonic, now)
+            self.proxies = proxies.NodeProxies(
+                snapshots, on_message, record, time.monotonic, now, held
+            )
             self.take = self.proxies.take_local
 
     def worker_name(self, number: int) -> str:
         """Return how texts name a worker."""
         return f"worker {number}" if self.proxies is None else self.proxies.worker_name(number)
 
+    def peers(self) -> PeerSettings:
+        """Return how proxies reach endpoints of other nodes; the same value until that changes."""
+        if self.proxies is not None and self.proxies.peers is not self._peers.ports:
+            self._peers = PeerSettings(self.proxies.peers)
+        return self._peers
+
     def make_server(
-        self, state: Path, store: Store, publisher: Publisher, leads: Callable[[], bool]
+        self,
+        state: Path,
+        store: Store,
+        publisher: Publisher,
+        leads: Callable[[], bool],
+        own_node: Callable[[], str],
     ) -> "NodeServer | None":
-        """Return the port for nodes; None without an address. Raises StoreWriteError."""
+        """Return the port for nodes; None without an address. `own_node` returns the node of this
+        process, empty while it is not known. Raises StoreWriteError."""
         if self.proxies is None:
             return None
         from meshd.node_proxy.authority import MeshAuthority, make_authority
@@ -68,6 +86,7 @@ class NodeChannel:
             self.proxies,
             publisher.raise_above,
             leads,
+            own_node,
             self._record,
             self._now,
         )

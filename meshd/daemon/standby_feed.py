@@ -22,13 +22,12 @@ POLL_SECONDS: Final = 0.5
 
 
 class StandbyFeed:
-    """Connects the supervisor of this host to the leader. `host`: name of this host."""
+    """Connects the supervisor of this host to the leader."""
 
-    def __init__(self, state: Path, leadership: Leadership, keeper: LeaseKeeper, host: str) -> None:
+    def __init__(self, state: Path, leadership: Leadership, keeper: LeaseKeeper) -> None:
         self._state = state
         self._leadership = leadership
         self._keeper = keeper
-        self._host = host
 
     async def run(self) -> None:
         """Follow the leader until cancelled."""
@@ -60,6 +59,7 @@ class StandbyFeed:
 
         try:
             keys = read_authority(await self._keeper.load(records))
+            name = (await self._keeper.own_node()).lower()
         except RuntimeFailure as error:  # the leader has stored a newer one meanwhile
             _log.info("the state of the leader is not known", reason=str(error))
             return None
@@ -67,7 +67,7 @@ class StandbyFeed:
             return None
         authority = MeshAuthority(*keys)
         key, request = new_request()
-        me = PeerIdentity(PeerRole.MANAGER, self._host.lower())
+        me = PeerIdentity(PeerRole.MANAGER, name)
         certificate = authority.issue(me, request, time.time())
         identity = NodeIdentity(key, certificate, authority.certificate)
         agent = Agent(

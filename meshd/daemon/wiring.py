@@ -221,7 +221,7 @@ class Daemon:
             signs = asyncio.create_task(send_signs_of_life(settings.watchdog))
             acquired = asyncio.create_task(leadership.acquire())
             ended = asyncio.create_task(self._end.wait())
-            feed = StandbyFeed(settings.state, leadership, keeper, platform.node())
+            feed = StandbyFeed(settings.state, leadership, keeper)
             fed = asyncio.create_task(feed.run())
             try:
                 await asyncio.wait([acquired, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -272,6 +272,7 @@ class Parts:
         )
         self._zero_feed = ScaleFromZeroFeed(counters, clock)
         call_edges = CallEdges()
+        held_snapshot = read_held_snapshot(settings.state / "snapshot.bin")
         channel: NodeChannel
         worker_events = WorkerEvents(
             ingest,
@@ -287,6 +288,7 @@ class Parts:
             worker_events.take,
             lambda kind, text: events.record(clock(), kind, text),
             clock,
+            held_snapshot,
         )
         virtual = VirtualAddresses(VirtualAddressLog(store))
         gateways = Gateways(runtime, virtual, ipv6=has_ipv6())
@@ -298,6 +300,7 @@ class Parts:
             store,
             publisher,
             lambda: leadership is None or leadership.remaining() > 0,
+            lambda: runtime.own_node,
         )
         watch = self._watch = RuntimeWatcher(runtime, wake.set)
         claims = ProjectClaims(
@@ -316,7 +319,7 @@ class Parts:
             publisher=publisher,
             gateways=gateways,
             claims=claims,
-            held_snapshot=read_held_snapshot(settings.state / "snapshot.bin"),
+            held_snapshot=held_snapshot,
             wake=wake,
             probe=probe,
             jobs=job_table,
@@ -330,6 +333,7 @@ class Parts:
             random=random.Random(),
             certificates=lambda: certificates.served if certificates else NO_CERTIFICATES,
             nodes=lambda: sampler.nodes,
+            peers=channel.peers,
         )
         schedules = ScheduleTable(store, stores.jobs, clock)
         jobs = self._jobs = JobManager(

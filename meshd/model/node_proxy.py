@@ -10,6 +10,8 @@ from meshd.model.base import Value
 NODE_PORT: Final = 15779
 """Port of the control process for the proxies of nodes, by default: next to that for calls of
 replicas (15781), below the ports that the kernel gives to clients."""
+PEER_PORT: Final = 15778
+"""Port of each proxy for those of other nodes, by default: next to that one."""
 WORKERS_PER_NODE: Final = 1_000_000
 """Numbers that the workers of one node have, so that no two nodes share one: a supervisor that
 replaces a worker each second needs eleven days for them."""

@@ -36,6 +36,7 @@ from meshd.node_proxy.protocol import (
     encode_message,
     read_message,
 )
+from proxy.peer.files import write_files
 from proxy.wire.codec import encode
 from proxy.wire.report import Hello
 
@@ -73,6 +74,7 @@ class Agent:
     async def run(self) -> None:
         """Stay connected until cancelled."""
         pause = FIRST_PAUSE
+        self._write_peer_files()
         while True:
             for manager in self._managers:
                 started = asyncio.get_running_loop().time()
@@ -156,16 +158,27 @@ class Agent:
     def _renew_if_due(self, writer: asyncio.StreamWriter) -> None:
         """Ask for the next certificate, once for each connection and certificate."""
         issued, _ = self._identity.validity()
-        if self._now() > issued + RENEW_AFTER and not self._next_key:
+        is_due = self._now() > issued + RENEW_AFTER or not self._identity.peer_name()
+        if is_due and not self._next_key:
             self._next_key, request = new_request()
             writer.write(encode_message(RenewRequest(request)))
 
     def _take_certificate(self, certificate: str) -> None:
-        """Use a renewed certificate from the next connection on. Raises OSError."""
+        """Use a renewed certificate from the next connection on, also between proxies. Raises
+        OSError."""
         identity = NodeIdentity(self._next_key, certificate, self._identity.authority)
         self._keep(self._state, identity)
         self._identity, self._next_key = identity, ""
+        self._write_peer_files()
         _log.info("certificate renewed", until=identity.validity()[1])
+
+    def _write_peer_files(self) -> None:
+        """Give the proxy of this node its certificate. One of an earlier version does not have the
+        name for that, and is renewed."""
+        identity, name = self._identity, self._identity.peer_name()
+        if name:
+            chain = identity.key + identity.certificate
+            write_files(self._state, name, chain, identity.authority)
 
     async def _send_signs_of_life(self, writer: asyncio.StreamWriter) -> None:
         while True:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID as EKU
 
 from meshd.node_proxy.identity import CONTROL_NAME, PeerIdentity, PeerRole, to_dns_names
+from proxy.peer.protocol import read_name
 
 AUTHORITY_LIFE: Final = 10 * 365 * 86400.0
 """Seconds. A new authority means that all nodes join again, so it outlasts the hardware."""
@@ -161,6 +162,16 @@ def read_validity(certificate: str) -> tuple[float, float]:
     found = x509.load_pem_x509_certificate(certificate.encode())
     issued = found.not_valid_before_utc.timestamp() + CLOCK_SKEW
     return issued, found.not_valid_after_utc.timestamp()
+
+
+def read_peer_name(certificate: str) -> str:
+    """Return the node whose proxy a certificate (PEM) is for; empty for none. Raises ValueError."""
+    found = x509.load_pem_x509_certificate(certificate.encode())
+    try:
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    return read_name(tuple(names.get_values_for_type(x509.DNSName)))
 
 
 def client_context(authority: str, chain: str, folder: Path) -> ssl.SSLContext:

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from meshd.node_proxy.authority import client_context, new_request, read_validity
+from meshd.node_proxy.authority import (
+    client_context,
+    new_request,
+    read_peer_name,
+    read_validity,
+)
 from meshd.node_proxy.identity import CONTROL_NAME
 from meshd.node_proxy.join_token import JoinToken
 from meshd.node_proxy.protocol import (
@@ -56,6 +61,10 @@ class NodeIdentity:
     def validity(self) -> tuple[float, float]:
         """Return when the certificate was issued, and when it ends, in Unix time."""
         return read_validity(self.certificate)
+
+    def peer_name(self) -> str:
+        """Return the node whose proxy may use it; empty for an identity of an earlier version."""
+        return read_peer_name(self.certificate)
 
 
 def load_identity(state: Path) -> NodeIdentity | None:

@@ -86,6 +86,10 @@ class NodeProxies:
     - `on_message`: called with each message of a worker, also of those of this host.
     - `record`: records an event.
     - `clock`, `now`: monotonic and Unix time.
+    - `held`: the snapshot that the proxy of this host has at the start.
+
+    `peers` are the ports of all proxies for those of other nodes, by name of the node; the values
+    of a process before are kept until a proxy says otherwise.
     """
 
     def __init__(
@@ -95,7 +99,9 @@ class NodeProxies:
         record: Callable[[Kind, str], object],
         clock: Callable[[], float],
         now: Callable[[], float],
+        held: Snapshot | None = None,
     ) -> None:
+        self.peers: dict[str, int] = dict(held.peers) if held is not None else {}
         self._snapshots = snapshots
         self._on_message = on_message
         self._record = record
@@ -115,8 +121,10 @@ class NodeProxies:
         if isinstance(message, Workers):
             self._local = message.live
             self._send_workers()
-        else:
-            self._on_message(message)
+            return
+        if isinstance(message, Listening) and message.peer is not None:
+            self._set_peer(message.peer.name, message.peer.port)
+        self._on_message(message)
 
     def publish(self, snapshot: Snapshot) -> None:
         """Send a new snapshot to every connected node: its difference to the one before, where the
@@ -172,6 +180,7 @@ class NodeProxies:
 
     def forget(self, name: str) -> None:
         """Forget a node that was removed."""
+        self.peers = {node: port for node, port in self.peers.items() if node != name}
         if self._nodes.pop(name, None) is not None:
             self._send_workers()
 
@@ -229,7 +238,8 @@ class NodeProxies:
                 node.acks = {worker: ack for worker, ack in node.acks.items() if worker in live}
                 self._send_workers()
                 return
-            case Listening(bound=bound):
+            case Listening(bound=bound, peer=peer):
+                self._set_peer(name, peer.port if peer is not None else 0)
                 message = Listening({f"{a} of node {name}": where for a, where in bound.items()})
             case ListenFailed(address=address):
                 message = msgspec.structs.replace(message, address=f"{address} of node {name}")
@@ -298,6 +308,11 @@ class NodeProxies:
             for worker in node.live or ()
         )
         self._on_message(Workers((*self._local, *remote)))
+
+    def _set_peer(self, name: str, port: int) -> None:
+        """Note the port of a proxy for others. The dict is replaced, so that readers see that."""
+        if self.peers.get(name) != port:
+            self.peers = {**self.peers, name: port}
 
     def _renumbered(
         self, node: NodeProxy, message: Ack | Report | SnapshotRefused | Wake | Ejected

@@ -20,7 +20,13 @@ from meshd.api.tcp_address import ServeError
 from meshd.model.errors import NotFound, Rejected, StoreWriteError
 from meshd.model.event import Kind
 from meshd.model.node_proxy import NewJoinToken, NodeProxyStatus
-from meshd.node_proxy.authority import RENEW_AFTER, BadRequest, MeshAuthority, read_validity
+from meshd.node_proxy.authority import (
+    RENEW_AFTER,
+    BadRequest,
+    MeshAuthority,
+    new_request,
+    read_validity,
+)
 from meshd.node_proxy.identity import PeerIdentity, PeerRole, is_node_name, read_identity
 from meshd.node_proxy.join_token import JoinToken, to_text
 from meshd.node_proxy.protocol import (
@@ -39,6 +45,7 @@ from meshd.node_proxy.protocol import (
 )
 from meshd.node_proxy.proxies import NodeProxies
 from meshd.node_proxy.table import NodeProxyTable
+from proxy.peer.files import write_files
 from proxy.wire.codec import BadFrame, Decoder
 from proxy.wire.snapshot import Generation
 
@@ -61,6 +68,7 @@ class NodeServer:
     - `address`: `HOST:PORT`; `folder`: directory for temporary files.
     - `raise_above`: makes the current snapshot newer than a generation.
     - `leads`: whether this control process may act.
+    - `own_node`: returns the node of this process; empty while it is not known.
     - `record`: records an event; `now`: Unix time.
     """
 
@@ -73,6 +81,7 @@ class NodeServer:
         proxies: NodeProxies,
         raise_above: Callable[[Generation], None],
         leads: Callable[[], bool],
+        own_node: Callable[[], str],
         record: Callable[[Kind, str], object],
         now: Callable[[], float],
     ) -> None:
@@ -86,6 +95,7 @@ class NodeServer:
         self._proxies = proxies
         self._raise_above = raise_above
         self._leads = leads
+        self._own_node = own_node
         self._record = record
         self._now = now
         self._writers: dict[str, asyncio.StreamWriter] = {}
@@ -100,6 +110,7 @@ class NodeServer:
         running = [
             asyncio.create_task(self._listen(context)),
             asyncio.create_task(self._renew(context)),
+            asyncio.create_task(self._certify_own_proxy()),
         ]
         try:
             await self._begin_listening(context)
@@ -168,6 +179,23 @@ class NodeServer:
                 self._authority.renew_server(context, self._folder, self._now())
             except OSError as error:
                 _log.error("the certificate for nodes was not renewed", reason=str(error))
+
+    async def _certify_own_proxy(self) -> None:
+        """Issue the certificate with which the proxy of this host connects to those of nodes, and
+        renew it."""
+        while True:
+            node = self._own_node()
+            if node:
+                self._issue_own(PeerIdentity(PeerRole.MANAGER, node.lower()))
+            await asyncio.sleep(RENEW_AFTER if node else LISTEN_PAUSE)
+
+    def _issue_own(self, identity: PeerIdentity) -> None:
+        key, request = new_request()
+        try:
+            issued = self._authority.issue(identity, request, self._now())
+            write_files(self._folder, identity.name, key + issued, self._authority.certificate)
+        except OSError as error:
+            _log.error("the certificate of the proxy was not stored", reason=str(error))
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._run_session(reader, writer))

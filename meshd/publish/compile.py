@@ -7,7 +7,7 @@ that the order of a caller's values never looks like a change.
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -38,7 +38,20 @@ class EdgeSettings:
     via: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class PeerSettings:
+    """How proxies reach endpoints of other nodes.
+
+    - `ports`: the port of each node's proxy for others, by name of the node in lower case; 0: none.
+    - `required`: whether clear text is forbidden to nodes without a proxy.
+    """
+
+    ports: Mapping[str, int] = field(default_factory=dict)
+    required: bool = False
+
+
 _NO_EDGE: Final = EdgeSettings()
+NO_PEERS: Final = PeerSettings()
 
 
 def compile_snapshot(
@@ -56,6 +69,7 @@ def compile_snapshot(
     retained: Collection[str] = (),
     certificates: tuple[wire.CertificateFiles, ...] = (),
     challenges: tuple[wire.AcmeChallenge, ...] = (),
+    peers: PeerSettings = NO_PEERS,
 ) -> wire.Snapshot:
     """Return the snapshot at `generation`.
 
@@ -73,6 +87,7 @@ def compile_snapshot(
     - `fail_on_refusal`: services whose requests fail at once while all endpoints refuse
       connections; those of others wait.
     - `certificates`, `challenges`: from a certificate authority, copied.
+    - `peers`: how proxies reach endpoints of other nodes.
     """
     services: dict[str, wire.Service] = {}
     routes: list[wire.Route] = []
@@ -102,6 +117,8 @@ def compile_snapshot(
         virtual=dict(sorted(virtual.items())),
         certificates=certificates,
         challenges=challenges,
+        peers=dict(sorted(peers.ports.items())),
+        requires_peers=peers.required,
     )
 
 

@@ -58,7 +58,7 @@ from meshd.model.request import (
     StageVolume,
 )
 from meshd.model.runtime import CommandResult, Node, ObservedReplica
-from meshd.publish.compile import EdgeSettings
+from meshd.publish.compile import NO_PEERS, EdgeSettings, PeerSettings
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.desired_state import DesiredStateBuilder
@@ -186,6 +186,7 @@ class Reconciler:
         random: RandomSource,
         certificates: Callable[[], ServedCertificates] = ServedCertificates,
         nodes: Callable[[], Sequence[Node]] = tuple,
+        peers: Callable[[], PeerSettings] = lambda: NO_PEERS,
     ) -> None:
         self._runtime = runtime
         self._watch = watch
@@ -226,6 +227,7 @@ class Reconciler:
             edge,
             self._host_names,
             certificates,
+            peers,
             self._port_redirects,
             held_snapshot,
         )

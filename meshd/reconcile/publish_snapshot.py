@@ -18,7 +18,7 @@ from meshd.model.desired import Desired
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ENDED, Phase
 from meshd.model.runtime import ObservedReplica, ReplicaState
-from meshd.publish.compile import EdgeSettings, compile_snapshot, compile_upstream_tls
+from meshd.publish.compile import EdgeSettings, PeerSettings, compile_snapshot, compile_upstream_tls
 from meshd.publish.gateways import Gateways
 from meshd.publish.port_changes import PortFacts
 from meshd.publish.publisher import Publisher
@@ -39,8 +39,8 @@ address: its new replicas run, but may not accept connections yet."""
 class SnapshotUpdater:
     """Sets the probe targets and publishes a snapshot, if anything they are made of changed.
     `edge` are the settings of the proxy as a whole, `certificates` returns what a certificate
-    authority has issued and asks, `held_snapshot` is the one that the workers route by at the
-    start."""
+    authority has issued and asks, `peers` how proxies reach other nodes, `held_snapshot` is the one
+    that the workers route by at the start."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class SnapshotUpdater:
         edge: EdgeSettings,
         host_names: HostNamesWriter,
         certificates: Callable[[], ServedCertificates],
+        peers: Callable[[], PeerSettings],
         redirects: PortRedirectWriter,
         held_snapshot: Snapshot | None,
     ) -> None:
@@ -63,6 +64,7 @@ class SnapshotUpdater:
         self._edge = edge
         self._host_names = host_names
         self._certificates = certificates
+        self._peers = peers
         self._redirects = redirects
         self._held = _open_at_start(held_snapshot)
         self._gateways.hold_ports(held_snapshot.listeners if held_snapshot else ())
@@ -94,14 +96,14 @@ class SnapshotUpdater:
         self._gateways.set_projects(projects, changing, self._publisher.refused)
         self._move_ports(replicas, desired, changing, now)
         listeners = self._gateways.listeners()
-        served = self._certificates()
+        served, peers = self._certificates(), self._peers()
         callers, targets = (dict(jobs), guests), virtual.targets()
-        inputs = (replicas, desired, listeners, targets, changing, callers, splits, served)
+        inputs = (replicas, desired, listeners, targets, changing, callers, splits, served, peers)
         if inputs == self._inputs:
             return
         self._inputs = inputs
         self._prober.set_targets(self._probe_targets(replicas, listed))
-        self._publish(replicas, jobs, guests, splits, served)
+        self._publish(replicas, jobs, guests, splits, served, peers)
         self._host_names.set_wanted(self._wanted_names(replicas, listed))
 
     def _move_ports(
@@ -217,6 +219,7 @@ class SnapshotUpdater:
         guests: Mapping[str, str],
         splits: Mapping[str, Split],
         served: ServedCertificates,
+        peers: PeerSettings,
     ) -> None:
         credentials, callers = {}, {**guests, **services_by_address(replicas)}
         if self._gateways.uses_tokens:
@@ -237,6 +240,7 @@ class SnapshotUpdater:
             retained=self._gateways.virtual.services(),
             certificates=served.certificates,
             challenges=served.challenges,
+            peers=peers,
         )
         self._publisher.publish(snapshot)
 

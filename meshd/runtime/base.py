@@ -124,6 +124,11 @@ class Runtime(Protocol):
         """Whether replicas run on this host, and publish ports here."""
 
     @property
+    def own_node(self) -> str:
+        """The node that this process runs on, if replicas run on several; else empty, and while it
+        is not known."""
+
+    @property
     def token_address(self) -> str:
         """The address (`HOST:PORT`) on which the mesh is to listen for calls with a token, if
         callers have one (`Capabilities.tokens`); port 0 lets the kernel choose. Empty while it is

@@ -12,7 +12,7 @@ from proxy.ipc.config import PeerConfig
 from proxy.peer.files import read_node
 from proxy.peer.protocol import PEER_ALPN, certificate_name
 from proxy.transport.upstream_tls import TlsClient, TlsEndpoint, make_context
-from proxy.wire.snapshot import Endpoint, Peer, Service, Snapshot, UpstreamTls
+from proxy.wire.snapshot import Endpoint, Service, Snapshot, UpstreamTls
 
 PEER_SECONDS: Final = 15.0
 """Seconds after which a connection through another proxy takes no further request. A worker of that
@@ -22,32 +22,31 @@ proxy that is replaced waits at least 30 s for its connections, which it cannot 
 class PeerRoute:
     """The way to the endpoints of one node.
 
-    - `port`: the port of its proxy, at the address of each endpoint.
+    - `port`: the port of its proxy, at the address of each endpoint; 0: there is no way.
     - `tls`: encryption, with the sessions of earlier connections; None if there is no way.
     - `problem`: why there is none.
     """
 
-    __slots__ = ("peer", "port", "problem", "tls")
+    __slots__ = ("port", "problem", "tls")
 
-    def __init__(self, peer: Peer, tls: TlsEndpoint | None, problem: str = "") -> None:
-        self.peer = peer
-        self.port = peer.port
+    def __init__(self, port: int, tls: TlsEndpoint | None, problem: str = "") -> None:
+        self.port = port
         self.tls = tls
         self.problem = problem
 
 
 class PeerRoutes:
     """The ways to all other nodes. `config`: where the certificate of this node is; None: it has
-    none, so that endpoints of other nodes are reached in clear text, if the snapshot allows it.
+    none.
 
-    - `own_node`: this node, as `Endpoint.node` names it; empty while it is not known.
+    - `own_node`: this node, in lower case; empty while it is not known.
     """
 
     def __init__(self, config: PeerConfig | None = None) -> None:
         self.own_node = ""
         self._config = config
         self._client = _make_client(config) if config is not None else None
-        self._peers: Mapping[str, Peer] = {}
+        self._ports: Mapping[str, int] = {}
         self._requires = False
         self._routes: dict[str, PeerRoute] = {}
         self._services: tuple[Service, ...] = ()
@@ -56,37 +55,34 @@ class PeerRoutes:
     def install(self, snapshot: Snapshot) -> None:
         """Take the proxies of nodes from a snapshot. Ways that did not change stay the same."""
         self._services, self._own = snapshot.services, None
-        config = self._config
-        own = read_node(config.certificate) if config is not None and snapshot.peers else ""
-        self._peers, self._requires = snapshot.peers, snapshot.requires_peers
-        self.own_node = next(
-            (node for node, peer in self._peers.items() if own and peer.name == own), ""
-        )
+        self._ports, self._requires = snapshot.peers, snapshot.requires_peers
+        if self._config is not None and not self.own_node:
+            self.own_node = read_node(self._config.certificate)
         self._routes = {
             node: route
             for node, route in self._routes.items()
-            if route.peer == self._peers.get(node, Peer(""))
+            if route.port == self._ports.get(node, 0)
         }
 
     def find(self, endpoint: Endpoint) -> PeerRoute | None:
         """Return the way to an endpoint; None for a plain connection to its address."""
-        node = endpoint.node
+        node = endpoint.node.lower()
         if not node or node == self.own_node:
             return None
-        peer = self._peers.get(node) or Peer("")
-        if not peer.port and not self._requires:
+        port = self._ports.get(node, 0)
+        if not port and not self._requires:
             return None
         route = self._routes.get(node)
         if route is None:
-            route = self._routes[node] = self._make_route(node, peer)
+            route = self._routes[node] = self._make_route(node, port)
         return route
 
-    def _make_route(self, node: str, peer: Peer) -> PeerRoute:
-        if not peer.port:
-            return PeerRoute(peer, None, f"node {node} has no proxy")
+    def _make_route(self, node: str, port: int) -> PeerRoute:
+        if not port:
+            return PeerRoute(0, None, f"node {node} has no proxy")
         if self._client is None:
-            return PeerRoute(peer, None, "this node has no certificate")
-        return PeerRoute(peer, TlsEndpoint(self._client, certificate_name(peer.name)))
+            return PeerRoute(port, None, "this node has no certificate")
+        return PeerRoute(port, TlsEndpoint(self._client, certificate_name(node)))
 
     def find_own(self, port: int) -> str:
         """Return the address of the endpoint of this node at a port; empty if there is none."""
@@ -94,9 +90,9 @@ class PeerRoutes:
             self._own = dict(_list_own(self._services, self.own_node)) if self.own_node else {}
         return self._own.get(port, "")
 
-    def is_member(self, name: str) -> bool:
-        """Return whether a proxy with this name belongs to the mesh."""
-        return any(peer.name == name for peer in self._peers.values())
+    def is_member(self, node: str) -> bool:
+        """Return whether a node with this name belongs to the mesh."""
+        return node in self._ports
 
 
 NO_PEERS: Final = PeerRoutes()
@@ -106,7 +102,7 @@ NO_PEERS: Final = PeerRoutes()
 def _list_own(services: Iterable[Service], node: str) -> Iterable[tuple[int, str]]:
     for service in services:
         for endpoint in service.endpoints:
-            if endpoint.node == node and endpoint.host:
+            if endpoint.host and endpoint.node.lower() == node:
                 yield endpoint.port, endpoint.host
 
 

@@ -16,8 +16,8 @@ from proxy.supervisor.listener_certificates import ListenerCertificates, Reread
 from proxy.supervisor.upgrade import close_unused
 from proxy.supervisor.worker_handle import OpenListeners
 from proxy.tls.certificate import UnusableCertificate
-from proxy.wire.report import ListenFailed, Listening
-from proxy.wire.snapshot import CertificateFiles, Listener, ListenerTls, Peer, Snapshot
+from proxy.wire.report import ListenFailed, Listening, Peer
+from proxy.wire.snapshot import CertificateFiles, Listener, ListenerTls, Snapshot
 
 PEER_HANDSHAKES: Final = 1024
 """Unfinished handshakes of one other node at a worker: its proxy opens many connections at once

@@ -1,7 +1,7 @@
 """Connects a TCP session to an endpoint of another node, through the proxy there.
 
-`TcpSession` makes a `PeerDial` for such an endpoint, and gets a socket of this process, to which
-it passes bytes as to any other.
+`TcpSession` makes a `PeerDial` for each of them, and gets a socket of this process, to which it
+passes bytes as to any other.
 """
 
 import asyncio

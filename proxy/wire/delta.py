@@ -76,10 +76,20 @@ class SnapshotDelta(Frozen, frozen=True):
     virtual: MappingChanges | None = None
     certificates: tuple[CertificateFiles, ...] | None = None
     challenges: tuple[AcmeChallenge, ...] | None = None
+    peers: dict[str, int] | None = None
+    requires_peers: bool | None = None
 
 
 T = TypeVar("T")
-_WHOLE: Final = ("listeners", "trusted_proxies", "via", "certificates", "challenges")
+_WHOLE: Final = (
+    "listeners",
+    "trusted_proxies",
+    "via",
+    "certificates",
+    "challenges",
+    "peers",
+    "requires_peers",
+)
 """Fields that are sent as a whole: short, or seldom changed."""
 _MAPPINGS: Final = ("credentials", "callers", "virtual")
 

@@ -276,11 +276,19 @@ class Hello(ToControl, frozen=True, tag=True):
     generation: Generation = Generation()
 
 
-class Listening(ToControl, frozen=True, tag=True, omit_defaults=True):
+class Peer(ToControl, frozen=True):
+    """The proxy of a node as those of other nodes reach it: the node's name, which its certificate
+    proves, and the port; 0: it has none."""
+
+    name: str
+    port: int = 0
+
+
+class Listening(ToControl, frozen=True, tag=True):
     """From the supervisor, after `Hello` and after each change: the open addresses.
 
-    `bound` maps the configured address to the bound one; they differ for port 0. `peer` is that for
-    the proxies of other nodes; its port is 0 if there is none.
+    `bound` maps the configured address to the bound one; they differ for port 0. `peer` says how
+    the proxies of other nodes reach this one; None: they do not.
     """
 
     bound: dict[str, str]

@@ -463,17 +463,6 @@ class Listener(Frozen, frozen=True, omit_defaults=True):
     server_names: tuple[tuple[str, str], ...] = ()
 
 
-class Peer(Frozen, frozen=True):
-    """The proxy of a node, through which the proxies of other nodes reach the endpoints there.
-
-    - `name`: its name in the mesh, which its certificate proves
-    - `port`: its port for other proxies; 0: it has none
-    """
-
-    name: str
-    port: int = 0
-
-
 class Snapshot(Frozen, frozen=True, omit_defaults=True):
     """Everything a worker routes by, at one generation.
 
@@ -484,8 +473,8 @@ class Snapshot(Frozen, frozen=True, omit_defaults=True):
     - `virtual`: virtual address as `HOST:PORT` → name of the service that it leads to
     - `certificates`: certificates for all listeners with TLS, besides their own
     - `challenges`: open challenges of a certificate authority
-    - `peers`: proxies of nodes, by `Endpoint.node`. Endpoints on other nodes than that of the
-      receiver are reached through the proxy of their node
+    - `peers`: the port of each node's proxy for those of other nodes, by the node's name in lower
+      case; 0: it has none. Endpoints on other nodes are reached through the proxy there
     - `requires_peers`: whether endpoints on other nodes without a proxy get no connections; if not,
       they get them in clear text
     """
@@ -501,7 +490,7 @@ class Snapshot(Frozen, frozen=True, omit_defaults=True):
     virtual: dict[str, str] = msgspec.field(default_factory=dict)
     certificates: tuple[CertificateFiles, ...] = ()
     challenges: tuple[AcmeChallenge, ...] = ()
-    peers: dict[str, Peer] = msgspec.field(default_factory=dict)
+    peers: dict[str, int] = msgspec.field(default_factory=dict)
     requires_peers: bool = False
 
 
@@ -524,7 +513,7 @@ class SnapshotUpdate(Frozen, frozen=True, omit_defaults=True):
     virtual: dict[str, str] = msgspec.field(default_factory=dict)
     certificates: tuple[CertificateFiles, ...] = ()
     challenges: tuple[AcmeChallenge, ...] = ()
-    peers: dict[str, Peer] = msgspec.field(default_factory=dict)
+    peers: dict[str, int] = msgspec.field(default_factory=dict)
     requires_peers: bool = False
 
 

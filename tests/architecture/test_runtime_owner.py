@@ -12,7 +12,7 @@ from meshd.runtime.base import Runtime
 from tests.support.paths import ROOT
 
 READS = {
-    "token_address", "all_nodes",
+    "token_address", "all_nodes", "own_node",
     "address_ranges", "capabilities", "follow", "image_progress", "is_local", "is_volume_empty",
     "jobs", "list", "logs", "mesh_addresses", "name", "nodes", "read_volume", "timed_logs", "usage",
     "unobtainable_reason", "volumes", "watch",

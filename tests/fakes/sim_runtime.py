@@ -110,6 +110,7 @@ class SimRuntime:
 
     name = "sim"
     token_address = ""
+    own_node = ""
     capabilities = Capabilities(True, True, True, True, True, True, True)
 
     async def open(self) -> None: ...

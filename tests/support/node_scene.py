@@ -23,6 +23,7 @@ from proxy.wire.report import (
     Ack,
     Hello,
     Message,
+    Peer,
     Publish,
     PublishDelta,
     Resync,
@@ -55,11 +56,11 @@ class Leader:
         self.store.open()
         self.start(epoch)
 
-    def start(self, epoch: int) -> None:
+    def start(self, epoch: int, held: Snapshot | None = None) -> None:
         """Make the parts of a control process that continues with the same store."""
         record = lambda kind, text: self.events.append((kind, text))  # noqa: E731
         self.proxies = NodeProxies(
-            NodeSnapshots(str), self.messages.append, record, time.monotonic, time.time
+            NodeSnapshots(str), self.messages.append, record, time.monotonic, time.time, held
         )
         self.publisher = Publisher(
             self.folder / "none", epoch, self.proxies.take_local, self.proxies
@@ -74,6 +75,7 @@ class Leader:
             self.proxies,
             self.publisher.raise_above,
             lambda: self.leads,
+            lambda: "m1",
             record,
             time.time,
         )
@@ -95,6 +97,7 @@ class Node:
         self.snapshot = Snapshot(Generation())
         self.history: list[Generation] = []
         self.refused: list[Generation] = []
+        self.peer: Peer | None = None
         self.feed = FeedServer(self._greeting, self._publish)
 
     def _greeting(self) -> list[Message]:

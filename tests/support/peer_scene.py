@@ -17,7 +17,7 @@ from proxy.peer.routes import PeerRoutes
 from proxy.request.data_plane import DataPlane
 from proxy.supervisor.listeners import peer_listener
 from proxy.tls.certificate import load_listener
-from proxy.wire.snapshot import Generation, Peer, Service, Snapshot
+from proxy.wire.snapshot import Generation, Service, Snapshot
 from proxy.worker.handover import protocol_factory
 from proxy.worker.tls_listeners import TlsListeners
 from tests.support.proxy_scene import Origin, Scene, Script, service
@@ -103,11 +103,11 @@ class PeerScene:
         self.install(service(*made, **config))
         return made
 
-    def peers(self) -> dict[str, Peer]:
-        return {SENDER: Peer(SENDER), RECEIVER: Peer(RECEIVER, self.peer.port)}
+    def peers(self) -> dict[str, int]:
+        return {SENDER: 0, RECEIVER: self.peer.port}
 
     def install(
-        self, *services: Service, node: str = RECEIVER, peers: dict[str, Peer] | None = None
+        self, *services: Service, node: str = RECEIVER, peers: dict[str, int] | None = None
     ) -> None:
         """Install services on both nodes; their endpoints are on `node`."""
         self.number += 1

@@ -204,6 +204,7 @@ async def remove(node: str, state: Path) -> int:
     help="Name of this node, the first time.",
 )
 @proxy_options.listen_option(LISTEN)
+@proxy_options.peer_listen_option
 @proxy_options.workers_option(default_workers, "one per CPU, at most 4")
 @state_option
 def join(
@@ -211,6 +212,7 @@ def join(
     token_file: str,
     name: str,
     listen: tuple[str, ...],
+    peer_listen: str,
     workers: int,
     state: Path,
 ) -> None:
@@ -230,7 +232,9 @@ def join(
         lock = node_join.hold_state(state)
         if node_join.ensure_joined(state, managers, token_file, name):
             output.print_error(f"joined as node {name}")
-        config = node_join.supervisor_config(state, managers, listen or (LISTEN,), workers)
+        config = node_join.supervisor_config(
+            state, managers, listen or (LISTEN,), workers, peer_listen
+        )
     except (node_join.NodeStartError, JoinFailed, daemon_process.DaemonStartError) as error:
         output.print_error(f"meshd: {error}")
         raise SystemExit(output.USAGE) from error

@@ -108,10 +108,10 @@ def check_lease(_context: click.Context, _option: click.Parameter, name: str) ->
     "--node-listen",
     metavar="ADDR",
     default="",
-    help="Accept the proxies of other nodes (`meshd node join`) at this HOST:PORT, by TLS with "
-    f"certificates of this mesh, e.g. 0.0.0.0:{NODE_PORT}. Default: off; with --lease "
-    f"0.0.0.0:{NODE_PORT}.",
+    help="Swarm only: feed the proxies of other nodes (`meshd node join`) at this HOST:PORT, by "
+    f"TLS with certificates of this mesh. Default: 0.0.0.0:{NODE_PORT}.",
 )
+@proxy_options.peer_listen_option
 @click.option(
     "--no-record",
     is_flag=True,
@@ -137,6 +137,7 @@ async def command(
     no_filter: bool,
     lease: str,
     node_listen: str,
+    peer_listen: str,
     no_record: bool,
     take_over: bool,
     seconds: float,
@@ -188,7 +189,8 @@ async def command(
             api=api,
             ui=ui,
             lease=lease,
-            node_listen=node_listen or (f"0.0.0.0:{NODE_PORT}" if lease else ""),
+            node_listen=node_listen or (f"0.0.0.0:{NODE_PORT}" if runtime == "swarm" else ""),
+            peer_listen=peer_listen,
         )
         async with daemon_process.start_lock(state):
             if await check_running(options):

@@ -137,6 +137,11 @@ class DockerRuntime:
         return self._engine.is_local
 
     @property
+    def own_node(self) -> str:
+        """None: there is one node."""
+        return ""
+
+    @property
     def token_address(self) -> str:
         """None: source addresses identify callers."""
         return ""

@@ -77,6 +77,11 @@ class ProcessRuntime:
         return CAPABILITIES
 
     @property
+    def own_node(self) -> str:
+        """None: there is one node."""
+        return ""
+
+    @property
     def token_address(self) -> str:
         """A loopback address on a port that the kernel chooses."""
         return "127.0.0.1:0"

@@ -67,7 +67,7 @@ class SwarmApi:
                 f"the engine on {info['Name']} is a worker of a Swarm, and only a manager can "
                 f"run meshd; managers: {managers or 'none known'}"
             )
-        return {**swarm, "Logging": info["LoggingDriver"]}
+        return {**swarm, "Name": info["Name"], "Logging": info["LoggingDriver"]}
 
     async def list(
         self, kind: Collection, filters: Mapping[str, Sequence[str]] | None = None

@@ -100,6 +100,10 @@ class SwarmLease:
             raise RuntimeFailure(f"the stored state {place} of lease {self._name} is damaged")
         return content
 
+    async def own_node(self) -> str:
+        """See `LeaseKeeper.own_node`."""
+        return str((await self._api.local_state())["Name"])
+
     async def clean(self, place: str) -> None:
         """See `LeaseKeeper.clean`."""
         kept = place.partition(":")[0]

@@ -126,6 +126,7 @@ class SwarmRuntime:
         self._logs = TaskLogs(self._engine, self._is_terminal, self._has_ended)
         self._capabilities = CAPABILITIES
         self._node_address = ""
+        self._own_node = ""
         self._logging_driver = DEFAULT_LOG_DRIVER
         self._pending = PendingPlaces()
         self._wake = asyncio.Event()
@@ -144,6 +145,11 @@ class SwarmRuntime:
     def is_local(self) -> bool:
         """False: replicas may run on any node."""
         return False
+
+    @property
+    def own_node(self) -> str:
+        """See `Runtime.own_node`."""
+        return self._own_node
 
     @property
     def token_address(self) -> str:
@@ -165,6 +171,7 @@ class SwarmRuntime:
         swarm = await self._api.local_state()
         self._view.node_id = str(swarm["NodeID"])
         self._node_address = str(swarm["NodeAddr"])
+        self._own_node = str(swarm["Name"])
         self._logging_driver = str(swarm["Logging"])
         self._capabilities = replace(CAPABILITIES, engine_api=self._engine.newest_api)
 

@@ -16,6 +16,7 @@ import pytest
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Kind
 from meshd.node_proxy import agent as agent_module
+from meshd.node_proxy import authority as authority_module
 from meshd.node_proxy import server as server_module
 from meshd.node_proxy.agent import Agent
 from meshd.node_proxy.authority import MeshAuthority, client_context, make_authority, new_request
@@ -41,10 +42,10 @@ from meshd.node_proxy.protocol import (
     encode_message,
     read_message,
 )
-from proxy.wire.snapshot import (
-    Generation,
-    Snapshot,
-)
+from proxy.peer.files import AUTHORITY_FILE, CERTIFICATE_FILE, read_node
+from proxy.transport.upstream_tls import make_context
+from proxy.wire.report import Listening, Peer
+from proxy.wire.snapshot import Generation, Snapshot, UpstreamTls
 from tests.support.node_scene import Leader, Node, snapshot
 from tests.support.ports import free_port
 from tests.support.waiting import stays, wait_until
@@ -298,6 +299,54 @@ async def test_certificates_are_renewed_without_a_cut(
         assert renewed.key != identity.key
         async with node.running(renewed, leader.address):
             await wait_until(lambda: leader.kinds().count(Kind.NODE_PROXY_CONNECTED) == 2)
+
+
+async def test_proxies_have_certificates_for_each_other(
+    leader: Leader, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the leader's own host and of a node, which is renewed; and the leader knows their
+    ports, also after it started again, until the node is removed."""
+    monkeypatch.setattr(agent_module, "RENEW_AFTER", -1.0)
+    leader.publisher.publish(snapshot("a"))
+    own, other = leader.folder / CERTIFICATE_FILE, node.folder / CERTIFICATE_FILE
+    async with leader.server.serve():
+        await wait_until(own.exists)
+        leader.proxies.take_local(Listening({}, Peer("m1", 15778)))
+        identity = await joined(leader, node, "w1")
+        node.peer = Peer("w1", 15779)
+        async with node.running(identity, leader.address):
+            await wait_until(lambda: leader.proxies.peers == {"m1": 15778, "w1": 15779})
+            await wait_until(lambda: load_identity(node.folder) != identity, 10)
+            renewed = load_identity(node.folder)
+            assert renewed is not None
+            assert other.read_text() == f"node: w1\n{renewed.key}{renewed.certificate}"
+    assert [read_node(str(each)) for each in (own, other)] == ["m1", "w1"]
+    assert other.stat().st_mode & 0o777 == 0o600
+    authority = (node.folder / AUTHORITY_FILE).read_text()
+    for folder in (leader.folder, node.folder):
+        settings = UpstreamTls(str(folder / AUTHORITY_FILE), cert=str(folder / CERTIFICATE_FILE))
+        assert make_context(settings).cert_store_stats()["x509_ca"] == 1
+    assert authority == leader.authority.certificate
+    leader.start(2, Snapshot(Generation(1, 1), peers=leader.proxies.peers))
+    async with leader.server.serve():
+        assert leader.proxies.peers == {"m1": 15778, "w1": 15779}
+        leader.server.remove("w1", "a test")
+        assert leader.proxies.peers == {"m1": 15778}
+
+
+async def test_an_identity_without_a_name_for_its_proxy_is_renewed(
+    leader: Leader, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of an earlier version."""
+    names = authority_module.to_dns_names
+    monkeypatch.setattr(authority_module, "to_dns_names", lambda identity: names(identity)[:1])
+    leader.publisher.publish(snapshot("a"))
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+        assert not identity.peer_name()
+        monkeypatch.setattr(authority_module, "to_dns_names", names)
+        async with node.running(identity, leader.address):
+            await wait_until((node.folder / CERTIFICATE_FILE).exists, 10)
 
 
 async def test_a_node_without_its_supervisor_tries_again(leader: Leader, node: Node) -> None:

@@ -40,6 +40,9 @@ class HeldLease:
             raise RuntimeFailure("it was removed")
         return self.stored[place]
 
+    async def own_node(self) -> str:
+        return "M2"
+
     async def clean(self, place: str) -> None:
         raise AssertionError("unexpected")
 
@@ -61,7 +64,7 @@ async def test_the_proxy_of_a_standby_follows_the_leader(
     node, lease = Node(tmp_path / "standby"), HeldLease()
     lease.record = LeaseRecord("m1:/state", "m1", 1, address=first.address)
     leadership = Leadership(lease, "me", "M2")
-    feed = StandbyFeed(node.folder, leadership, lease, "M2")
+    feed = StandbyFeed(node.folder, leadership, lease)
     await node.feed.open(node.folder / "feed.sock")
     tasks = [asyncio.create_task(leadership.acquire()), asyncio.create_task(feed.run())]
     try:
@@ -97,5 +100,5 @@ async def test_a_state_without_an_authority_feeds_nothing(tmp_path: Path) -> Non
     leader.store.database.execute("DELETE FROM meta WHERE key LIKE 'authority%'")
     lease.stored["old"] = dump(leader.store)
     leader.store.close()
-    feed = StandbyFeed(tmp_path, Leadership(lease, "me", "m2"), lease, "m2")
+    feed = StandbyFeed(tmp_path, Leadership(lease, "me", "m2"), lease)
     assert await feed._follow("127.0.0.1:9", "old") is None

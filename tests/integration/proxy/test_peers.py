@@ -27,7 +27,7 @@ from proxy.peer.protocol import (
 from proxy.request import upstream
 from proxy.transport import upstream_tls
 from proxy.transport.connect import RESET
-from proxy.wire.snapshot import Balance, Endpoint, Parking, Peer, Retries, UpstreamTls
+from proxy.wire.snapshot import Balance, Endpoint, Parking, Retries, UpstreamTls
 from tests.support.certificate_authority import Authority, server_context
 from tests.support.http2_origin import echo as echo_http2
 from tests.support.http2_origin import http2_origin, with_http2
@@ -326,7 +326,7 @@ async def test_a_node_with_the_certificate_of_another_one_gets_nothing(tmp_path:
         try:
             s.install(
                 service(origin, retries=Retries(attempts=0)),
-                peers={SENDER: Peer(SENDER), RECEIVER: Peer(RECEIVER, posing.port)},
+                peers={SENDER: 0, RECEIVER: posing.port},
             )
             client = await s.front.ask(get())
             assert (await client.response())[0] == 502
@@ -374,13 +374,13 @@ async def test_no_byte_of_a_request_is_on_the_wire(tmp_path: Path, enrolled: boo
             closing.push_async_callback(server.close)
             made = service(origin)
             if enrolled:
-                peers = {SENDER: Peer(SENDER), RECEIVER: Peer(RECEIVER, server.port)}
+                peers = {SENDER: 0, RECEIVER: server.port}
                 s.install(made, peers=peers)
             else:
                 where = msgspec.structs.replace(made.endpoints[0], port=server.port)
                 s.install(
                     msgspec.structs.replace(made, endpoints=(where,)),
-                    peers={SENDER: Peer(SENDER), RECEIVER: Peer(RECEIVER)},
+                    peers={SENDER: 0, RECEIVER: 0},
                 )
             client = await s.front.ask(get(f"/{SECRET.decode()}"))
             assert (await client.response())[2] == SECRET
@@ -397,7 +397,7 @@ async def test_no_byte_of_a_request_is_on_the_wire(tmp_path: Path, enrolled: boo
 async def test_clear_text_is_not_used_where_it_is_forbidden(tmp_path: Path) -> None:
     async with peer_scene(tmp_path) as s:
         origin = await s.front.origin(answers(OK))
-        for peers in ({SENDER: Peer(SENDER), RECEIVER: Peer(RECEIVER)}, {}):
+        for peers in ({SENDER: 0, RECEIVER: 0}, {}):
             s.install(service(origin, retries=Retries(attempts=0)), peers=peers)
             assert (await (await s.front.ask(get())).response())[0] == 502
         assert not origin.visits
@@ -466,7 +466,7 @@ async def test_a_node_that_is_silent_is_lost(tmp_path: Path) -> None:
                 service(balance=Balance("round-robin"), parking=Parking(on_refusal=True)),
                 endpoints=(*away, own),
             )
-            peers = {SENDER: Peer(SENDER), RECEIVER: Peer(RECEIVER, port)}
+            peers = {SENDER: 0, RECEIVER: port}
             s.front.install(made, peers=peers, requires_peers=True)
             clients = [await s.front.ask(get()) for _ in range(8)]
             for client in clients:

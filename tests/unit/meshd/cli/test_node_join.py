@@ -91,8 +91,10 @@ def test_a_node_joins_once(tmp_path: Path) -> None:
 
 
 def test_the_supervisor_runs_the_agent(tmp_path: Path) -> None:
-    config = supervisor_config(tmp_path, ["m1:1", "m2:1"], ["127.0.0.1:0"], 3)
+    config = supervisor_config(tmp_path, ["m1:1", "m2:1"], ["127.0.0.1:0"], 3, "0.0.0.0:15778")
     (agent,) = config.children
     assert agent.argv[-2:] == ("m1:1", "m2:1")
     assert agent.silence_seconds == node_join.AGENT_SILENCE_SECONDS
+    assert config.peer is not None
+    assert config.peer.listen == "0.0.0.0:15778"
     assert (config.workers, config.state_dir) == (3, str(tmp_path))

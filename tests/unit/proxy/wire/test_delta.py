@@ -16,7 +16,10 @@ from proxy.wire.snapshot import (
     Route,
     Service,
     Snapshot,
+    SnapshotUpdate,
     Target,
+    apply,
+    difference,
 )
 
 
@@ -52,6 +55,16 @@ def test_of_a_service_only_the_changed_endpoints_are_sent() -> None:
     (only,) = delta.endpoints
     assert [each.id for each in only.endpoints] == ["e000", "e020"]
     assert only.removed == ("e001",)
+
+
+def test_deltas_and_updates_have_every_field_of_a_snapshot() -> None:
+    fields = set(Snapshot.__struct_fields__)
+    assert fields <= set(SnapshotDelta.__struct_fields__)
+    assert fields <= set(SnapshotUpdate.__struct_fields__)
+    old, new = snapshot(1), Snapshot(Generation(1, 2), peers={"w1": 1}, requires_peers=True)
+    assert sent(old, new).peers == {"w1": 1}
+    assert sent(new, snapshot(3)).requires_peers is False
+    assert apply(old, difference(old, new)) == new
 
 
 def test_a_service_with_other_settings_is_sent_as_a_whole() -> None:
