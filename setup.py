@@ -55,8 +55,9 @@ COMPILED = [
     *(f"proxy/http2_upstream/{name}.py" for name in ("connection", "pool", "stream")),
     *(f"proxy/tcp/{name}.py" for name in (
         "accounting", "direction", "dispatch", "peer_dial", "peer_relay", "phases", "pipes",
-        "poller", "session", "sockets",
+        "poller", "session", "sessions", "sockets",
     )),
+    *(f"proxy/worker/{name}.py" for name in ("accept_loop", "handover")),
 ]  # fmt: skip
 COMPILER_PACKAGES = [
     "mypy>=1.18",

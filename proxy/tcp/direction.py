@@ -27,6 +27,7 @@ cost about as much as this copy."""
 TURN: Final = 1 << 20
 """Bytes after which other sessions have their turn."""
 _FLAGS: Final = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
+_WRITING: Final = int(socket.SHUT_WR)
 _WOULD_BLOCK: Final = (errno.EAGAIN, errno.EINTR)
 
 # The result of a step of `pump`, unless it is the number of bytes read.
@@ -57,6 +58,7 @@ class Direction:
     """
 
     __slots__ = (
+        "_awaits_target",
         "_buffers",
         "_held",
         "_loop",
@@ -79,8 +81,8 @@ class Direction:
         session: "TcpSession",
         loop: asyncio.AbstractEventLoop,
         buffers: SharedBuffers,
-        source: socket.socket,
-        target: socket.socket,
+        source: socket.SocketType,
+        target: socket.SocketType,
         *,
         upward: bool,
     ) -> None:
@@ -99,6 +101,7 @@ class Direction:
         self._held = 0
         self._splices = False
         self._may_splice = CAN_SPLICE
+        self._awaits_target = False
 
     def pump(self, events: int) -> None:
         """Pass on what the source has, until it has no more, or the target takes no more.
@@ -156,7 +159,7 @@ class Direction:
         self._count(sent)
         if sent < count:
             self._pending = bytes(view[sent:count])
-            self.is_blocked = True
+            self._block()
             return _STOP
         self._splices = count == COPY_SIZE and self._may_splice
         return count
@@ -183,10 +186,18 @@ class Direction:
         self._held = count
         if self._empty_pipe():
             return count
-        self.is_blocked = not self.ended
+        if not self.ended:
+            self._block()
         return _STOP
 
     # --- writing
+
+    def _block(self) -> None:
+        """Read nothing until the target takes bytes again."""
+        self.is_blocked = True
+        if not self._awaits_target:
+            self._awaits_target = True
+            self._session.target_full(self.target)
 
     def _empty_pipe(self) -> bool:
         """Move what the pipe holds to the target. Return False if bytes are left, or on failure."""
@@ -224,12 +235,14 @@ class Direction:
     # --- the end
 
     def _finish(self) -> int:
-        """Pass on the end of stream. The other direction continues."""
+        """Pass on the end of stream. The other direction continues; if it has ended before, the
+        session closes the target, which says the same."""
         self.stop()
-        try:
-            self.target.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.broken = True
+        if not self._session.is_half_closed():
+            try:
+                self.target.shutdown(_WRITING)
+            except OSError:
+                self.broken = True
         self._session.direction_ended()
         return _STOP
 

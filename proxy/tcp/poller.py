@@ -1,10 +1,12 @@
 """Watches the sockets of all TCP sessions of a worker, with a separate epoll instance.
 
-`TcpHandover` owns the only `Poller` of a worker; sessions register their sockets. The event loop
-watches the epoll instance as one descriptor. `loop.add_reader` on each socket does not suffice:
-uvloop reports a reset only once and drops the socket then, and each change between reading and
-writing costs it several system calls. Here a socket is registered once, edge-triggered: its owner
-hears of every change and keeps in mind which end it waits for.
+`worker` owns the only `Poller` of a process; sessions register their sockets, `AcceptLoop` those
+that listen. The event loop watches the epoll instance as one descriptor. `loop.add_reader` on each
+socket does not suffice: uvloop reports a reset only once and drops the socket then, and each change
+between reading and writing costs it several system calls. Here a socket is registered once,
+edge-triggered: its owner hears of every change and keeps in mind which end it waits for. Most
+sockets always take what is written, so that a change to writable is reported only where it is
+asked for.
 """
 
 import asyncio
@@ -19,9 +21,12 @@ LAST: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 """Those of them after which no further event announces the end of stream or an error."""
 RESET: Final = select.EPOLLERR
 """The peer has reset the connection."""
+LOST: Final = select.EPOLLHUP | select.EPOLLERR
+"""The connection has ended, or could not be opened."""
 WRITABLE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 """Events after which a write does not wait, or fails."""
-_WATCHED: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_READS: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+_BOTH: Final = _READS | select.EPOLLOUT
 _BATCH: Final = 256
 """Events that are handled before the event loop does other work."""
 
@@ -41,17 +46,34 @@ class Poller:
         self._new: set[int] = set()
         loop.add_reader(self._epoll.fileno(), self._poll)
 
-    def watch(self, sock: socket.socket, handler: Handler) -> None:
+    def watch(self, sock: socket.SocketType, handler: Handler, *, writable: bool = False) -> None:
         """Call `handler` with the events of a socket, beginning with its present state, until
-        `forget`. Raises OSError if the kernel cannot watch it."""
+        `forget`. `writable`: also when it becomes writable. Raises OSError if the kernel cannot
+        watch it."""
         number = sock.fileno()
-        self._epoll.register(number, _WATCHED)
+        self._epoll.register(number, _BOTH if writable else _READS)
         self._handlers[number] = handler
         self._new.add(number)
 
-    def forget(self, sock: socket.socket) -> None:
+    def watch_writable(self, sock: socket.SocketType) -> None:
+        """Call the handler of a socket also when it becomes writable, now and later."""
+        self._epoll.modify(sock.fileno(), _BOTH)
+
+    def watch_listening(self, sock: socket.SocketType, handler: Handler) -> None:
+        """Call `handler` for as long as connections wait to be accepted, until `leave`."""
+        number = sock.fileno()
+        self._epoll.register(number, select.EPOLLIN)
+        self._handlers[number] = handler
+        self._new.add(number)
+
+    def forget(self, sock: socket.SocketType) -> None:
         """Stop watching a socket, which the caller closes next."""
         self._handlers.pop(sock.fileno(), None)
+
+    def leave(self, sock: socket.SocketType) -> None:
+        """Stop watching a socket that other processes hold open too: closing it would not."""
+        if self._handlers.pop(sock.fileno(), None) is not None:
+            self._epoll.unregister(sock.fileno())
 
     def close(self) -> None:
         """Watch nothing any more."""

@@ -1,6 +1,6 @@
 """The life of one TCP connection through the mesh: pick an endpoint, connect, pass bytes on.
 
-`proxy.tcp.handover` creates a `TcpSession` for each connection. To the data plane it is a client
+`proxy.tcp.sessions` creates a `TcpSession` for each connection. To the data plane it is a client
 like any other (`ClientSink`): it has a deadline, and counts as active until it has ended. Nothing
 is read from the client before an endpoint is connected, so that every attempt that fails can be
 repeated at another endpoint, and a client that waits holds no memory here. The phases are those of
@@ -29,7 +29,7 @@ from proxy.tcp.phases import (
     TRANSITIONS,
     WAITING,
 )
-from proxy.tcp.poller import READABLE, RESET, WRITABLE, Poller
+from proxy.tcp.poller import LOST, READABLE, RESET, WRITABLE, Poller
 from proxy.transport.proxy_header import ProxiedAddress, build_header
 from proxy.wire.snapshot import Listener
 
@@ -63,9 +63,11 @@ class TcpSession(ClientSink):
     __slots__ = (
         "_buffers",
         "_client",
+        "_client_events",
         "_dial",
         "_down",
         "_entry",
+        "_kept_alive",
         "_poller",
         "_up",
         "_upstream",
@@ -95,7 +97,7 @@ class TcpSession(ClientSink):
         listener: Listener,
         service: "ServiceState",
         caller: str,
-        client: socket.socket,
+        client: socket.SocketType,
         peer: str,
     ) -> None:
         super().__init__(listener, peer, peer.encode() or b"unknown")
@@ -118,7 +120,9 @@ class TcpSession(ClientSink):
         self._poller = poller
         self._buffers = buffers
         self._client = client
-        self._upstream: socket.socket | None = None
+        self._client_events = 0
+        self._kept_alive = False
+        self._upstream: socket.SocketType | None = None
         self._up: Direction | None = None
         self._down: Direction | None = None
         self._entry: queue.QueueEntry | None = None
@@ -179,13 +183,18 @@ class TcpSession(ClientSink):
             self._connect_failed(error)
             return
         self._upstream = upstream
-        self._poller.watch(upstream, self._upstream_event)
+        # Waiting sessions may be connected in turn here; those have their turn after an event.
+        if not self.service.parks_on_refusal and sockets.is_connected(upstream, endpoint.endpoint):
+            self._poller.watch(upstream, self._upstream_event)
+            self._open(upstream, 0)
+        else:
+            self._poller.watch(upstream, self._upstream_event, writable=True)
 
     def peer_connected(self, upstream: socket.socket) -> None:
         """Take the connection through the proxy of another node."""
         self._upstream = upstream
         self._poller.watch(upstream, self._upstream_event)
-        self._open(upstream)
+        self._open(upstream, 0)
 
     def peer_failed(self, error: OSError) -> None:
         """Take note that the proxy of another node, or the endpoint there, accepts nothing."""
@@ -197,14 +206,14 @@ class TcpSession(ClientSink):
         if CONNECTING < self.phase < OVER:
             self.source_lost(upward=False)
 
-    def _connect_done(self) -> None:
+    def _connect_done(self, events: int) -> None:
         upstream = self._upstream
         assert upstream is not None
-        error = sockets.connect_error(upstream)
+        error = sockets.connect_error(upstream) if events & LOST else 0
         if error:
             self._connect_failed(OSError(error, os.strerror(error)))
         else:
-            self._open(upstream)
+            self._open(upstream, events)
 
     def _connect_failed(self, failed: OSError) -> None:
         """Make another attempt, or end the session: it was not connected."""
@@ -261,7 +270,9 @@ class TcpSession(ClientSink):
 
     # --- passing bytes
 
-    def _open(self, upstream: socket.socket) -> None:
+    def _open(self, upstream: socket.SocketType, events: int) -> None:
+        """Pass bytes on. `events` are those of the endpoint's socket. Those of both sockets say
+        whether there is something to read: later bytes cause further events."""
         endpoint, plane, service = self.endpoint, self.plane, self.service
         assert endpoint is not None
         if endpoint.proxy_protocol:
@@ -281,9 +292,10 @@ class TcpSession(ClientSink):
         loop, buffers = plane.loop, self._buffers
         self._up = Direction(self, loop, buffers, self._client, upstream, upward=True)
         self._down = Direction(self, loop, buffers, upstream, self._client, upward=False)
-        self._up.pump(0)
-        if self.phase < OVER:
-            self._down.pump(0)
+        if self._client_events & READABLE:
+            self._up.pump(self._client_events)
+        if events & READABLE and self.phase < OVER:
+            self._down.pump(events)
         if service.parks_on_refusal and service.waiting:
             queue.wake(service, now)
 
@@ -302,6 +314,7 @@ class TcpSession(ClientSink):
         up, down = self._up, self._down
         if up is None or down is None:
             # Before an endpoint is connected, only a reset matters.
+            self._client_events |= events
             if events & RESET:
                 self.source_lost(upward=True)
             return
@@ -314,12 +327,30 @@ class TcpSession(ClientSink):
         up, down = self._up, self._down
         if up is None or down is None:
             if events & WRITABLE:
-                self._connect_done()
+                self._connect_done(events)
             return
         if events & WRITABLE:
             up.target_writable()
         if events & READABLE and self.phase < OVER:
             down.pump(events)
+
+    def target_full(self, target: socket.SocketType) -> None:
+        """Have an event reported once a socket takes bytes again."""
+        self._poller.watch_writable(target)
+
+    def is_half_closed(self) -> bool:
+        """Return whether one direction has ended before."""
+        return self.phase == HALF_CLOSED
+
+    def keep_alive(self) -> None:
+        """Have the kernel notice that the other ends have vanished, from now on."""
+        if not self._kept_alive and self._upstream is not None and self.endpoint is not None:
+            self._kept_alive = True
+            try:
+                sockets.keep_alive(self._client)
+                sockets.keep_alive(self._upstream, remote=bool(self.endpoint.endpoint.node))
+            except OSError:
+                return  # one of them is gone already, which its next event says
 
     def bytes_passed(self, count: int, *, upward: bool) -> None:
         """Count bytes that were passed on, and put the idle timeout off."""

@@ -20,7 +20,7 @@ RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER with zero seconds: closing the socket sends a reset."""
 
 
-def reset_on_close(sock: socket.socket) -> None:
+def reset_on_close(sock: socket.SocketType) -> None:
     """Have the close of a socket send a reset."""
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

@@ -25,7 +25,7 @@ _SILENT: Final = frozenset(
 """Errors of a connection whose peer's machine does not answer."""
 
 
-def notice_silence(sock: socket.socket) -> None:
+def notice_silence(sock: socket.SocketType) -> None:
     """Set the options on a TCP socket, before it connects."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _OPTIONS:

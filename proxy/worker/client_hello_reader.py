@@ -1,7 +1,7 @@
 """Reads which host the client of a TLS connection asks for, where connections that are passed on
 as they are lead to different services by host.
 
-`proxy.worker.handover` puts it in front of the protocol of a listener with `server_names`. The
+`proxy.worker.handover` gives it the connections to a listener with `server_names`. The
 bytes are only looked at: they stay in the socket, so that the service gets all of them, and the
 proxy holds none.
 """
@@ -17,7 +17,7 @@ from proxy.request import failure
 from proxy.request.data_plane import DataPlane
 from proxy.tls.client_hello import MAX_BYTES, MAX_RECORDS, BadHello, parse_client_hello
 from proxy.wire.snapshot import Listener
-from proxy.worker.early_reader import EarlyReader, ProtocolOf
+from proxy.worker.early_reader import EarlyReader, Serve
 
 HELLO_SECONDS: Final = 5.0
 """Seconds for the ClientHello: clients send it at once, and a lost packet is sent again after 1 s
@@ -34,7 +34,7 @@ _MAX_NAME: Final = 255
 
 
 class ClientHelloReader(EarlyReader):
-    """The protocol of a connection until its ClientHello has arrived. `services` are the names of
+    """Waits for the ClientHello of a connection. `services` are the names of
     services by server name, exact or `*.suffix`; other clients get the listener's own service, if
     it has one."""
 
@@ -42,17 +42,19 @@ class ClientHelloReader(EarlyReader):
         self,
         plane: DataPlane,
         listener: Listener,
+        sock: socket.SocketType,
+        peer: str,
+        serve: Serve,
         services: Mapping[str, str],
-        protocol_of: ProtocolOf,
     ) -> None:
-        super().__init__(plane, listener, protocol_of)
+        super().__init__(plane, listener, sock, peer, serve)
         self._services = services
         self._seen = 0
 
     def seconds(self) -> float:
         return HELLO_SECONDS
 
-    def read(self, sock: socket.socket) -> None:
+    def read(self, sock: socket.SocketType) -> None:
         """Look at what has arrived, and decide once it is enough."""
         data = sock.recv(_LOOK, socket.MSG_PEEK)
         try:
@@ -96,7 +98,7 @@ def find_service(services: Mapping[str, str], server_name: str) -> str | None:
     return found
 
 
-def _wake_at(sock: socket.socket, count: int) -> None:
+def _wake_at(sock: socket.SocketType, count: int) -> None:
     """Let a socket count as readable once this number of bytes has arrived."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)

@@ -1,72 +1,56 @@
-"""The base of protocols that look at the first bytes of a connection before its own protocol does.
+"""The base of readers that look at the first bytes of a connection before its protocol does.
 
-`proxy_header_reader` and `client_hello_reader` extend it. The socket is taken from the transport
-before a byte is read, so that a reader decides what it reads, and what is left for the protocol
-that follows.
+`proxy_header_reader` and `client_hello_reader` extend it. They work on the accepted socket, so that
+a reader decides what it reads, and what is left for the protocol that follows.
 """
 
 import asyncio
-import os
 import socket
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import cast
 
 from proxy.request.data_plane import DataPlane
 from proxy.transport.connect import reset_on_close
 from proxy.wire.snapshot import Listener
 
-ProtocolOf = Callable[[Listener], asyncio.Protocol]
-"""Creates the protocol of one connection to a listener."""
+Serve = Callable[[Listener, socket.SocketType, str], None]
+"""Serves a connection of a listener: its socket, and the address of the other end; empty for a Unix
+socket."""
 
 
-class EarlyReader(asyncio.Protocol):
-    """The protocol of a connection until its first bytes are known.
+class EarlyReader(ABC):
+    """Reads from a connection until its first bytes are known, then passes it to `serve`.
 
     - `plane`, `listener`: the data plane, and the listener of the connection.
     - `peer`: the address of the other end; empty for a Unix socket.
     """
 
-    def __init__(self, plane: DataPlane, listener: Listener, protocol_of: ProtocolOf) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        listener: Listener,
+        sock: socket.SocketType,
+        peer: str,
+        serve: Serve,
+    ) -> None:
         self.plane = plane
         self.listener = listener
-        self.peer = ""
-        self._protocol_of = protocol_of
-        self._socket: socket.socket | None = None
+        self.peer = peer
+        self._serve = serve
+        self._socket: socket.SocketType | None = sock
         self._timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the socket from the transport before a byte is read, or hand the connection on."""
-        transport = cast("asyncio.Transport", transport)
-        peer = transport.get_extra_info("peername")
-        self.peer = peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else ""
-        if not self.is_needed():
-            protocol = self._protocol_of(self.listener)
-            transport.set_protocol(protocol)
-            protocol.connection_made(transport)
-            return
-        try:
-            taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-            taken.setblocking(False)
-        except OSError:
-            transport.abort()  # no descriptor is left, or the client has gone already
-            return
-        transport.abort()
-        loop = self.plane.loop
-        self._socket = taken
-        self._timer = loop.call_later(self.seconds(), self._expire)
+    def start(self) -> None:
+        """Read what has arrived, and whatever arrives later, for a limited time."""
+        self._timer = self.plane.loop.call_later(self.seconds(), self._expire)
         self.watch()
-
-    def is_needed(self) -> bool:
-        """Return whether this connection has something to read."""
-        return True
 
     @abstractmethod
     def seconds(self) -> float:
         """Return the seconds that the client has for it."""
 
     @abstractmethod
-    def read(self, sock: socket.socket) -> None:
+    def read(self, sock: socket.SocketType) -> None:
         """Read what has arrived, then wait for more, or call `proceed` or `refuse`. May raise
         OSError."""
 
@@ -88,13 +72,8 @@ class EarlyReader(asyncio.Protocol):
             self.plane.loop.call_later(seconds, self.watch)
 
     def proceed(self, listener: Listener) -> None:
-        """Let the protocol of the connection read what follows."""
-        sock = self._release()
-        loop = self.plane.loop
-        task = loop.create_task(
-            loop.connect_accepted_socket(lambda: self._protocol_of(listener), sock)
-        )
-        task.add_done_callback(_ignore_outcome)
+        """Let what serves the connection read what follows."""
+        self._serve(listener, self._release(), self.peer)
 
     def refuse(self, reason: str) -> None:
         """Reset the connection, and count it under `reason`; if that is empty, the client just
@@ -120,7 +99,7 @@ class EarlyReader(asyncio.Protocol):
         if self._socket is not None:
             self.expired()
 
-    def _release(self) -> socket.socket:
+    def _release(self) -> socket.SocketType:
         sock = self._socket
         assert sock is not None
         self.plane.loop.remove_reader(sock.fileno())
@@ -129,9 +108,3 @@ class EarlyReader(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         return sock
-
-
-def _ignore_outcome(task: "asyncio.Task[object]") -> None:
-    """Take the error of a client that has gone meanwhile."""
-    if not task.cancelled():
-        task.exception()

@@ -1,18 +1,20 @@
 """Decides what serves an accepted connection: HTTP, or TCP that is passed on as it is.
 
-`Acceptor` gets its protocol factories here. At listeners of the kinds `virtual` and `published` the
-service is known from the connection itself, before the first byte: the connection is handed to
-`proxy.request` if the service speaks HTTP, else to the TCP side. A connection that leads nowhere,
-or to a TCP service that the caller may not use, is reset. At a virtual address a caller that an
-`allow` list refuses only because no snapshot names it yet waits for one (`newcomers`).
+`Acceptor` asks the `Handover` of the worker what serves a listener. At most listeners each
+connection gets the same protocol, and the event loop accepts. At listeners of the kinds `virtual`
+and `published` the service is known from the connection itself, before the first byte: the socket
+is handed to the TCP side, or is attached to the event loop with a protocol of `proxy.request` if
+the service speaks HTTP. A connection that leads nowhere, or to a TCP service that the caller may
+not use, is reset. At a virtual address a caller that an `allow` list refuses only because no
+snapshot names it yet waits for one (`newcomers`). Sockets with first bytes to look at are given to
+`proxy_header_reader` and `client_hello_reader` before that.
 """
 
-import asyncio
 import functools
 import socket
 import struct
-from collections.abc import Callable
-from typing import Final, cast
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
 
@@ -22,10 +24,13 @@ from proxy.request.data_plane import DataPlane
 from proxy.state.service_state import ServiceState
 from proxy.state.trusted_networks import TrustedNetworks
 from proxy.wire.snapshot import Listener
+from proxy.worker.accept_loop import Take
+from proxy.worker.attachments import Attachments, ProtocolFactory
 from proxy.worker.client_hello_reader import ClientHelloReader
-from proxy.worker.early_reader import ProtocolOf
+from proxy.worker.early_reader import Serve
 from proxy.worker.newcomers import Newcomers
 from proxy.worker.proxy_header_reader import ProxyHeaderReader
+from proxy.worker.tls_listeners import TlsListeners
 
 _SO_ORIGINAL_DST: Final = 80
 """Socket option with the address before redirection (linux/netfilter_ipv4.h)."""
@@ -34,116 +39,136 @@ _SOCKADDR_IN: Final = struct.Struct("!HH4s8x")
 _BY_CONNECTION: Final = frozenset(("virtual", "published"))
 """Listener kinds at which the connection itself names the service."""
 
-TcpFactory = Callable[[DataPlane, Listener, ServiceState, str], asyncio.Protocol]
-"""Creates the protocol of a TCP connection: for a listener, the called service, and the caller's
-name in counts."""
-TlsFactory = Callable[[Listener], ProtocolOf]
-"""Returns a function that creates the protocol of a connection to a listener with TLS."""
+StartTcp = Callable[[DataPlane, Listener, ServiceState, str, socket.SocketType, str], None]
+"""Passes a TCP connection on: of a listener, to the called service, with the caller's name in
+counts, its socket, and the address of the other end."""
 
 
-def protocol_factory(
-    plane: DataPlane,
-    listener: Listener,
-    tcp: TcpFactory | None = None,
-    newcomers: Newcomers | None = None,
-    tls: TlsFactory | None = None,
-) -> Callable[[], asyncio.Protocol]:
-    """Return the protocol factory for the sockets of `listener`. Without `tcp`, connections to TCP
-    services are reset; without `newcomers`, unknown callers are refused at once. `tls` is needed
-    for listeners with TLS."""
-    if listener.tls is not None:
-        assert tls is not None
-        create = tls(listener)
-    elif listener.kind in _BY_CONNECTION:
-        create = functools.partial(_create_handover, plane, tcp, newcomers)
-        if listener.server_names:
-            create = functools.partial(
-                _create_hello_reader, plane, dict(listener.server_names), create
-            )
-    elif listener.proxy_protocol:
-        create = lambda each: plane.protocol_factory(each)()  # noqa: E731
-    else:
-        return plane.protocol_factory(listener)
-    if not listener.proxy_protocol:
-        return functools.partial(create, listener)
-    trusted = TrustedNetworks(listener.proxy_protocol)
-    plain = msgspec.structs.replace(listener, proxy_protocol=())
-    return lambda: ProxyHeaderReader(plane, plain, trusted, create)
-
-
-def _create_handover(
-    plane: DataPlane, tcp: TcpFactory | None, newcomers: Newcomers | None, listener: Listener
-) -> asyncio.Protocol:
-    return Handover(plane, listener, tcp, newcomers)
-
-
-def _create_hello_reader(
-    plane: DataPlane, services: dict[str, str], create: ProtocolOf, listener: Listener
-) -> asyncio.Protocol:
-    return ClientHelloReader(plane, listener, services, create)
-
-
-class Handover(asyncio.Protocol):
-    """The protocol of a connection until the service is known, which is when it is made."""
+class Handover:
+    """What serves the connections of one worker. Without `start_tcp`, connections to TCP services
+    are reset; without `newcomers`, unknown callers are refused at once. `tls` is needed for
+    listeners with TLS."""
 
     def __init__(
         self,
         plane: DataPlane,
-        listener: Listener,
-        tcp: TcpFactory | None,
+        attachments: Attachments,
+        start_tcp: StartTcp | None = None,
         newcomers: Newcomers | None = None,
+        tls: TlsListeners | None = None,
     ) -> None:
         self._plane = plane
-        self._listener = listener
-        self._tcp = tcp
+        self._attachments = attachments
+        self._start_tcp = start_tcp
         self._newcomers = newcomers
+        self._tls = tls
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Hand the connection to the protocol of its service."""
-        transport = cast("asyncio.Transport", transport)
-        listener = self._listener
+    def protocol_factory(self, listener: Listener) -> ProtocolFactory | None:
+        """Return the protocol factory of a listener, whose connections the event loop accepts; None
+        if they are looked at first, and go to `taker`."""
+        if listener.proxy_protocol:
+            return None
+        if listener.tls is not None:
+            assert self._tls is not None
+            return functools.partial(self._tls.protocol_factory(listener), listener)
+        if listener.kind in _BY_CONNECTION:
+            return None
+        return self._plane.protocol_factory(listener)
+
+    def taker(self, listener: Listener) -> Take:
+        """Return the function that takes the accepted sockets of a listener."""
+        serve = self._server_of(listener)
+        if not listener.proxy_protocol:
+            return functools.partial(serve, listener)
+        trusted = TrustedNetworks(listener.proxy_protocol)
+        plain = msgspec.structs.replace(listener, proxy_protocol=())
+        return functools.partial(self._read_header, trusted, serve, plain)
+
+    def _server_of(self, listener: Listener) -> Serve:
+        """Return what serves a connection whose PROXY header is read."""
+        attach = self._attachments.attach
+        if listener.tls is not None:
+            assert self._tls is not None
+            create = self._tls.protocol_factory(listener)
+            return lambda each, sock, _: attach(lambda: create(each), sock)
+        if listener.kind not in _BY_CONNECTION:
+            factory_of = self._plane.protocol_factory
+            return lambda each, sock, _: attach(factory_of(each), sock)
+        if listener.server_names:
+            return functools.partial(self._read_hello, dict(listener.server_names))
+        return self._route
+
+    def _read_header(
+        self,
+        trusted: TrustedNetworks,
+        serve: Serve,
+        listener: Listener,
+        sock: socket.SocketType,
+        peer: str,
+    ) -> None:
+        if trusted.has_peer(peer, listener.address):
+            ProxyHeaderReader(self._plane, listener, sock, peer, serve).start()
+        else:
+            serve(listener, sock, peer)
+
+    def _read_hello(
+        self, services: Mapping[str, str], listener: Listener, sock: socket.SocketType, peer: str
+    ) -> None:
+        ClientHelloReader(self._plane, listener, sock, peer, self._route, services).start()
+
+    def _route(
+        self, listener: Listener, sock: socket.SocketType, peer: str, *, may_wait: bool = True
+    ) -> None:
+        """Hand a connection to what serves its service. `may_wait`: it may wait for a snapshot that
+        names its caller."""
+        given = listener
         if listener.kind == "virtual":
-            original = original_destination(transport.get_extra_info("socket"))
+            try:
+                original = original_destination(sock)
+            except OSError:
+                sock.close()  # the client has gone
+                return
             listener = msgspec.structs.replace(listener, address=original)
         plane = self._plane
         service = plane.routing.find_called(listener, "", "")
         if service is None:
             plane.count_refused(failure.NO_SERVICE.reason)
-            _reset(transport)
+            _reset(sock)
             return
-        if service.config.allow is not None and self._holds(transport, listener):
+        if (
+            may_wait
+            and service.config.allow is not None
+            and self._holds(given, listener, sock, peer)
+        ):
             return
-        protocol = plane.protocol_factory(listener)()
-        if service.config.protocol == "tcp":
-            accepted = self._accept_tcp(transport, listener, service)
-            if accepted is None:
-                _reset(transport)
-                return
-            protocol = accepted
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
+        if service.config.protocol != "tcp":
+            self._attachments.attach(plane.protocol_factory(listener), sock)
+            return
+        caller = self._name_tcp_caller(listener, service, peer)
+        if caller is None or self._start_tcp is None:
+            _reset(sock)
+        else:
+            self._start_tcp(plane, listener, service, caller, sock, peer)
 
-    def _holds(self, transport: asyncio.Transport, listener: Listener) -> bool:
-        """Whether the connection waits for a snapshot that names its caller."""
-        newcomers, plane, address = self._newcomers, self._plane, _peer_address(transport)
-        if newcomers is None or listener.kind != "virtual" or plane.routing.is_known(address):
+    def _holds(self, given: Listener, called: Listener, sock: socket.SocketType, peer: str) -> bool:
+        """Return whether the connection waits for a snapshot that names its caller. `given` is the
+        listener as it was configured, `called` has the address that the connection was made to."""
+        newcomers, routing = self._newcomers, self._plane.routing
+        if newcomers is None or given.kind != "virtual" or routing.is_known(peer):
             return False
-        _, caller = plane.routing.identify_caller(listener, address)
-        # The original listener has the host's own address in the network.
-        if caller or not plane.routing.is_inside(self._listener, address):
+        _, caller = routing.identify_caller(called, peer)
+        # The configured listener has the host's own address in the network.
+        if caller or not routing.is_inside(given, peer):
             return False
         return newcomers.hold(
-            transport,
-            lambda: plane.routing.is_known(address),
-            lambda: Handover(plane, self._listener, self._tcp),
+            lambda: self._plane.routing.is_known(peer),
+            lambda: self._route(given, sock, peer, may_wait=False),
         )
 
-    def _accept_tcp(
-        self, transport: asyncio.Transport, listener: Listener, service: ServiceState
-    ) -> asyncio.Protocol | None:
-        """Return the protocol for a TCP connection; None, with the refusal counted, if the caller
-        may not use the service."""
-        address = listener.client[0] or _peer_address(transport)
+    def _name_tcp_caller(self, listener: Listener, service: ServiceState, peer: str) -> str | None:
+        """Return the caller's name in counts; None, with the refusal counted, if it may not use the
+        service."""
+        address = listener.client[0] or peer
         routing = self._plane.routing
         _, caller = routing.identify_caller(listener, address)
         name = caller or resolve.unknown_caller(listener)
@@ -152,12 +177,12 @@ class Handover(asyncio.Protocol):
             if not service.config.audit:
                 service.counters.denied += 1
                 return None
-        return self._tcp and self._tcp(self._plane, listener, service, name)
+        return name
 
 
-def original_destination(sock: socket.socket) -> str:
+def original_destination(sock: socket.SocketType) -> str:
     """Return the address as `HOST:PORT` that a redirected connection was made to; the address of
-    the socket itself if it was not redirected, or cannot be."""
+    the socket itself if it was not redirected, or cannot be. Raises OSError."""
     try:
         raw = sock.getsockopt(socket.SOL_IP, _SO_ORIGINAL_DST, _SOCKADDR_IN.size)
         _, port, packed = _SOCKADDR_IN.unpack(raw)
@@ -167,12 +192,7 @@ def original_destination(sock: socket.socket) -> str:
         return str(Address(host, port))
 
 
-def _peer_address(transport: asyncio.Transport) -> str:
-    peer = transport.get_extra_info("peername")
-    return peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else ""
-
-
-def _reset(transport: asyncio.Transport) -> None:
+def _reset(sock: socket.SocketType) -> None:
     """End a connection so that the client sees that it was refused."""
-    half_close.end_by_reset(transport)
-    transport.abort()
+    half_close.reset_on_close(sock)
+    sock.close()

@@ -6,11 +6,8 @@ handed over again as soon as its caller is known, or after `PATIENCE`.
 """
 
 import asyncio
-import contextlib
-import os
-import socket
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 PATIENCE: Final = 5.0
 """Seconds that a connection waits: an engine that starts many containers at once reports each
@@ -19,62 +16,42 @@ MOST: Final = 256
 """Connections that wait at the same time, each with a descriptor; others are handed over at
 once."""
 
-Factory = Callable[[], asyncio.Protocol]
-
 
 class Newcomers:
-    """The waiting connections of one worker."""
+    """The waiting connections of one worker, by number. Their sockets are kept in `hand_over`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: dict[socket.socket, tuple[Callable[[], bool], Factory]] = {}
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._waiting: dict[int, tuple[Callable[[], bool], Callable[[], None]]] = {}
+        self._last = 0
 
     @property
     def waiting(self) -> int:
         """Number of connections that wait."""
         return len(self._waiting)
 
-    def hold(
-        self, transport: asyncio.Transport, is_known: Callable[[], bool], factory: Factory
-    ) -> bool:
-        """Keep a connection until `is_known` returns true after a snapshot, then hand it to a
-        protocol of `factory`. Returns False if too many wait already."""
+    def hold(self, is_known: Callable[[], bool], hand_over: Callable[[], None]) -> bool:
+        """Keep a connection until `is_known` returns true after a snapshot, then call `hand_over`.
+        Returns False if too many wait already."""
         if len(self._waiting) >= MOST:
             return False
-        try:
-            found = transport.get_extra_info("socket")
-            connection = socket.socket(fileno=os.dup(found.fileno()))
-        except OSError:
-            return False  # no descriptor is left, or the client has gone already
-        connection.setblocking(False)
-        # This closes the transport's own descriptor only: the connection has another one now.
-        transport.abort()
-        self._waiting[connection] = is_known, factory
-        self._loop.call_later(PATIENCE, self._hand_over, connection)
+        number = self._last = self._last + 1
+        self._waiting[number] = is_known, hand_over
+        self._loop.call_later(PATIENCE, self._hand_over, number)
         return True
 
     def snapshot_installed(self) -> None:
         """Hand the connections over whose callers are known now."""
-        for connection, (is_known, _) in tuple(self._waiting.items()):
+        for number, (is_known, _) in tuple(self._waiting.items()):
             if is_known():
-                self._hand_over(connection)
+                self._hand_over(number)
 
     def release(self) -> None:
         """Hand all connections over: the worker is about to end."""
-        for connection in tuple(self._waiting):
-            self._hand_over(connection)
+        for number in tuple(self._waiting):
+            self._hand_over(number)
 
-    def _hand_over(self, connection: socket.socket) -> None:
-        entry = self._waiting.pop(connection, None)
+    def _hand_over(self, number: int) -> None:
+        entry = self._waiting.pop(number, None)
         if entry is not None:
-            task = self._loop.create_task(self._connect(connection, entry[1]))
-            self._tasks.add(cast("asyncio.Task[object]", task))
-            task.add_done_callback(self._tasks.discard)
-
-    async def _connect(self, connection: socket.socket, factory: Factory) -> None:
-        try:
-            await self._loop.connect_accepted_socket(factory, connection)
-        except OSError:  # the client has gone
-            with contextlib.suppress(OSError):
-                connection.close()
+            entry[1]()

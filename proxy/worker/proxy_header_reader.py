@@ -1,6 +1,6 @@
 """Reads the PROXY header of a connection from a trusted load balancer, before TLS and HTTP.
 
-`proxy.worker.handover` puts it in front of the protocols of a listener with `proxy_protocol`. The
+`proxy.worker.handover` gives it the connections to a listener with `proxy_protocol`. The
 header is read from the socket byte by byte as far as it goes, so that what follows it is left for
 the protocol of the connection. Connections from other networks have no header, and go on as they
 are; one from there is a request that is not valid.
@@ -11,8 +11,6 @@ from typing import Final
 
 import msgspec
 
-from proxy.request.data_plane import DataPlane
-from proxy.state.trusted_networks import TrustedNetworks
 from proxy.transport.proxy_header import (
     MAX_V1,
     NO_ADDRESS,
@@ -22,8 +20,7 @@ from proxy.transport.proxy_header import (
     is_complete,
     parse_header,
 )
-from proxy.wire.snapshot import Listener
-from proxy.worker.early_reader import EarlyReader, ProtocolOf
+from proxy.worker.early_reader import EarlyReader
 
 HEADER_SECONDS: Final = 5.0
 """Seconds for the header: load balancers send it at once, and a lost packet is sent again after 1 s
@@ -35,27 +32,14 @@ REASON: Final = "proxy-header"
 
 
 class ProxyHeaderReader(EarlyReader):
-    """The protocol of a connection until its PROXY header is read. `trusted` are the networks from
-    which one is required; `protocol_of` creates the protocol that continues."""
+    """Reads the PROXY header of a connection from a network from which one is required."""
 
-    def __init__(
-        self,
-        plane: DataPlane,
-        listener: Listener,
-        trusted: TrustedNetworks,
-        protocol_of: ProtocolOf,
-    ) -> None:
-        super().__init__(plane, listener, protocol_of)
-        self._trusted = trusted
-        self._header = b""
-
-    def is_needed(self) -> bool:
-        return self._trusted.has_peer(self.peer, self.listener.address)
+    _header = b""
 
     def seconds(self) -> float:
         return HEADER_SECONDS
 
-    def read(self, sock: socket.socket) -> None:
+    def read(self, sock: socket.SocketType) -> None:
         """Read what has arrived of the header, and no byte behind it."""
         try:
             while True:
@@ -74,7 +58,7 @@ class ProxyHeaderReader(EarlyReader):
         self._refuse("none arrived in time")
 
     def _continue(self, client: ProxiedAddress) -> None:
-        """Let the protocol of the connection read what follows."""
+        """Let what serves the connection read what follows."""
         listener = self.listener
         if client != NO_ADDRESS:
             listener = msgspec.structs.replace(listener, client=(client.host, client.port))

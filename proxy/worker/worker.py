@@ -5,7 +5,6 @@ serving needs, so that a replacement serves within a fraction of a second.
 """
 
 import asyncio
-import functools
 import gc
 import os
 import resource
@@ -30,7 +29,8 @@ from proxy.peer.routes import PeerRoutes
 from proxy.request.data_plane import CreateClient, CreateStreamPool, DataPlane
 from proxy.request.tunnel import CLOSING
 from proxy.state.descriptors import Descriptors
-from proxy.tcp.handover import TcpHandover
+from proxy.tcp.poller import Poller
+from proxy.tcp.sessions import TcpSessions
 from proxy.wire.report import (
     Accepting,
     Ack,
@@ -50,8 +50,9 @@ from proxy.wire.report import (
 )
 from proxy.wire.snapshot import Generation, MissingService, Snapshot
 from proxy.worker.acceptor import Acceptor
+from proxy.worker.attachments import Attachments
 from proxy.worker.flight_files import FlightFiles
-from proxy.worker.handover import protocol_factory
+from proxy.worker.handover import Handover
 from proxy.worker.log_writer import LogWriter
 from proxy.worker.newcomers import Newcomers
 from proxy.worker.taps import Taps
@@ -110,20 +111,15 @@ class Worker:
             self._flight_files = FlightFiles(
                 config.records, config.worker, flights, query, self._algorithms
             )
-        self._tcp = TcpHandover(loop)
+        self._poller = Poller(loop)
+        self._tcp = TcpSessions(loop, self._poller)
         self._newcomers = Newcomers(loop)
         self._tls = TlsListeners(self._plane)
-        self._acceptor = Acceptor(
-            loop,
-            functools.partial(
-                protocol_factory,
-                self._plane,
-                tcp=self._tcp.protocol,
-                newcomers=self._newcomers,
-                tls=self._tls.protocol_factory,
-            ),
-            self._plane,
+        self._attachments = Attachments(loop)
+        handover = Handover(
+            self._plane, self._attachments, self._tcp.start, self._newcomers, self._tls
         )
+        self._acceptor = Acceptor(loop, self._poller, handover, self._attachments, self._plane)
         self._snapshot: Snapshot | None = None
         self._commands: asyncio.Queue[tuple[Message, int]] = asyncio.Queue()
         self._channel = Channel(
@@ -146,12 +142,14 @@ class Worker:
         listening.cancel()
         await self._acceptor.drain()
         self._newcomers.release()
+        await self._attachments.settle()
         self._plane.start_drain(self._config.drain)
         while self._plane.active():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         self._report()
         self._plane.close()
         self._tcp.close()
+        self._poller.close()
         if self._log_writer is not None and logging is not None:
             self._log_writer.close()
             await logging

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import uvloop
 
 from proxy.request.data_plane import DataPlane
+from proxy.tcp.poller import Poller
 from proxy.wire.snapshot import (
     Endpoint,
     Generation,
@@ -19,6 +21,9 @@ from proxy.wire.snapshot import (
     Snapshot,
     Target,
 )
+from proxy.worker.accept_loop import AcceptLoop, Take
+from proxy.worker.attachments import Attachments
+from proxy.worker.handover import Handover
 
 Script = Callable[["Visit"], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -154,6 +159,25 @@ class Scene:
         self.origins: list[Origin] = []
         self.clients: list[Client] = []
         self.server: asyncio.Server | None = None
+        self.poller = Poller(self.loop)
+        self.attachments = Attachments(self.loop)
+        self.accepting: list[tuple[AcceptLoop, socket.socket]] = []
+
+    async def hand_over(self, handover: Handover, listener: Listener) -> None:
+        """Serve the connections of a listener, on a free port, as a worker does."""
+        factory = handover.protocol_factory(listener)
+        if factory is None:
+            self.take_connections(handover.taker(listener))
+            return
+        self.server = await self.loop.create_server(factory, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    def take_connections(self, take: Take) -> None:
+        """Accept connections on a free port, and pass on their sockets."""
+        sock = socket.create_server(("127.0.0.1", 0))
+        loop = AcceptLoop(self.poller, sock, take, lambda: True, lambda: None)
+        self.accepting.append((loop, sock))
+        self.port = sock.getsockname()[1]
 
     async def listen(self, **listener: Any) -> None:
         factory = self.plane.protocol_factory(Listener(**{"address": "127.0.0.1:0", **listener}))
@@ -197,6 +221,10 @@ class Scene:
         self.plane.close()
         if self.server is not None:
             self.server.close()
+        for loop, sock in self.accepting:
+            loop.close()
+            sock.close()
+        self.poller.close()
         for origin in self.origins:
             origin.stop()
         for client in self.clients:

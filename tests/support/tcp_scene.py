@@ -5,7 +5,7 @@ import socket
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from proxy.tcp.handover import TcpHandover
+from proxy.tcp.sessions import TcpSessions
 from proxy.wire.report import ServiceReport
 from proxy.wire.snapshot import Listener
 from tests.support.proxy_scene import Client, Origin, Scene, Script, Visit, service
@@ -17,16 +17,15 @@ class TcpScene(Scene):
 
     def __init__(self, plane: dict[str, Any]) -> None:
         super().__init__(plane)
-        self.tcp = TcpHandover(self.loop)
+        self.tcp = TcpSessions(self.loop, self.poller)
 
     async def listen(self, **listener: Any) -> None:
         made = Listener(**{"address": "127.0.0.1:0", **listener})
 
-        def accept() -> asyncio.Protocol:
-            return self.tcp.protocol(self.plane, made, self.plane.services["db"], "demo/api")
+        def take(sock: socket.SocketType, peer: str) -> None:
+            self.tcp.start(self.plane, made, self.plane.services["db"], "demo/api", sock, peer)
 
-        self.server = await self.loop.create_server(accept, "127.0.0.1", 0)
-        self.port = self.server.sockets[0].getsockname()[1]
+        self.take_connections(take)
 
     async def serve(self, *scripts: Script, **config: Any) -> list[Origin]:
         origins = [await self.origin(script) for script in scripts]
@@ -85,6 +84,14 @@ async def is_reset(client: Client) -> bool:
     except ConnectionResetError:
         return True
     return False
+
+
+async def is_refused(scene: Scene, data: bytes = b"") -> bool:
+    """Connect and send bytes; return whether the connection is reset, however soon."""
+    try:
+        return await is_reset(await scene.ask(data))
+    except ConnectionResetError:
+        return True
 
 
 def slow_reader(port: int) -> socket.socket:

@@ -10,7 +10,7 @@ import msgspec
 
 from proxy.tls.certificate import load_listener
 from proxy.wire.snapshot import CertificateFiles, Listener, ListenerTls
-from proxy.worker.handover import protocol_factory
+from proxy.worker.handover import Handover
 from proxy.worker.tls_listeners import TlsListeners
 from tests.support.certificate_authority import Authority, Issued
 from tests.support.proxy_scene import Client, Scene
@@ -33,9 +33,7 @@ class TlsScene(Scene):
         made = Listener(
             **{"address": "127.0.0.1:0", "tls": load_listener(settings, time.time()), **listener}
         )
-        factory = protocol_factory(self.plane, made, tls=self.tls.protocol_factory)
-        self.server = await self.loop.create_server(factory, "127.0.0.1", 0)
-        self.port = self.server.sockets[0].getsockname()[1]
+        await self.hand_over(Handover(self.plane, self.attachments, tls=self.tls), made)
 
     async def secure(self, name: str = "shop.test", identity: Issued | None = None) -> Client:
         """Return a client whose handshake is complete."""

@@ -1,6 +1,8 @@
 """Connections to virtual addresses and published ports are handed to what serves their service."""
 
 import asyncio
+import functools
+import socket
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -9,44 +11,44 @@ import pytest
 from proxy.request.data_plane import DataPlane
 from proxy.state.service_state import ServiceState
 from proxy.wire.snapshot import Listener, Service
-from proxy.worker.handover import TcpFactory, protocol_factory
+from proxy.worker.handover import Handover
 from proxy.worker.newcomers import Newcomers
 from tests.support.proxy_scene import OK, Scene, answers, named_ok, on_uvloop, service
+from tests.support.tcp_scene import is_refused
 from tests.support.waiting import wait_until
 
 
 @asynccontextmanager
 async def listening(  # type: ignore[no-untyped-def]
-    tcp: TcpFactory | None = None, newcomers: Newcomers | None = None, **listener: Any
+    tcp: "type[Echo] | None" = None, newcomers: Newcomers | None = None, **listener: Any
 ):
-    """A scene whose connections go through the handover."""
+    """A scene whose connections go through the handover. `tcp` stands in for the TCP side."""
     made = Scene({})
-    given = Listener(**{"address": "127.0.0.1:0", **listener})
-    factory = protocol_factory(made.plane, given, tcp, newcomers)
-    made.server = await made.loop.create_server(factory, "127.0.0.1", 0)
-    made.port = made.server.sockets[0].getsockname()[1]
+
+    def start(
+        plane: DataPlane,
+        listener: Listener,
+        service: ServiceState,
+        caller: str,
+        sock: socket.SocketType,
+        peer: str,
+    ) -> None:
+        del plane, listener, peer
+        assert tcp is not None
+        made.attachments.attach(functools.partial(tcp, service, caller), sock)
+
+    handover = Handover(made.plane, made.attachments, tcp and start, newcomers)
+    await made.hand_over(handover, Listener(**{"address": "127.0.0.1:0", **listener}))
     try:
         yield made
     finally:
         await made.close()
 
 
-async def is_reset(scene: Scene) -> bool:
-    client = await scene.client()
-    try:
-        await client.rest()
-    except ConnectionResetError:
-        return True
-    return False
-
-
 class Echo(asyncio.Protocol):
-    """Stands in for the TCP side: sends its name, the caller and the service."""
+    """Stands in for the TCP side: sends the service and the caller."""
 
-    def __init__(
-        self, plane: DataPlane, listener: Listener, service: ServiceState, caller: str
-    ) -> None:
-        del plane, listener
+    def __init__(self, service: ServiceState, caller: str) -> None:
         self.text = f"{service.name} {caller}\n"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -123,7 +125,7 @@ async def test_an_address_that_leads_nowhere_resets_the_connection() -> None:
         origin = await s.origin(answers(OK))
         s.install(service(origin, name="demo/web"), routes=())
 
-        assert await is_reset(s)
+        assert await is_refused(s)
         assert s.plane.report(0.0, 1.0).refused == {"no-service": 1}
 
 
@@ -147,7 +149,7 @@ async def test_a_tcp_connection_of_a_caller_that_is_not_allowed_is_reset_and_cou
             routes=(),
             virtual={f"127.0.0.1:{s.port}": "demo/db"},
         )
-        assert await is_reset(s)
+        assert await is_refused(s)
         (db,) = s.plane.report(0.0, 1.0).services
         assert (db.denied, db.uncovered) == (1, {"demo/b": 1})
 
@@ -203,7 +205,7 @@ async def test_a_caller_that_turns_out_to_be_another_one_is_refused(
         assert (await client.response())[0] == 403
 
         arrival.install(s, service(name="demo/db", protocol="tcp", allow=("demo/a",)))
-        reset = asyncio.create_task(is_reset(s))
+        reset = asyncio.create_task(is_refused(s))
         await wait_until(lambda: arrival.newcomers.waiting, 5)
         arrival.install(
             s, service(name="demo/db", protocol="tcp", allow=("demo/a",)), callers=callers

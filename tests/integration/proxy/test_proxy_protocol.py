@@ -13,7 +13,8 @@ from meshd.discovery.probe import ProbeOpening, probe
 from meshd.spec.model import HealthCheck
 from proxy.transport.proxy_header import ProxiedAddress, build_header
 from proxy.wire.snapshot import Endpoint, Listener, RateLimit, Retries, Service, UpstreamTls
-from proxy.worker import handover, proxy_header_reader
+from proxy.worker import proxy_header_reader
+from proxy.worker.handover import Handover
 from tests.support.certificate_authority import Authority, server_context
 from tests.support.proxy_policies import route
 from tests.support.proxy_scene import (
@@ -40,12 +41,8 @@ async def behind_balancer(
 ) -> AsyncIterator[Scene]:
     """A scene whose listener expects PROXY headers from `networks`."""
     async with scene(plane) as s:
-        assert s.server is not None
-        s.server.close()
         listener = Listener("127.0.0.1:0", proxy_protocol=networks)
-        factory = handover.protocol_factory(s.plane, listener)
-        s.server = await s.loop.create_server(factory, "127.0.0.1", 0)
-        s.port = s.server.sockets[0].getsockname()[1]
+        await s.hand_over(Handover(s.plane, s.attachments), listener)
         yield s
 
 
@@ -284,9 +281,8 @@ async def test_tcp_connections_have_headers_too() -> None:
         listener = Listener(
             "127.0.0.1:0", kind="published", service="db", proxy_protocol=("127.0.0.1",)
         )
-        factory = handover.protocol_factory(s.plane, listener, s.tcp.protocol)
-        server = await s.loop.create_server(factory, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
+        await s.hand_over(Handover(s.plane, s.attachments, s.tcp.start), listener)
+        port = s.port
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         behind = Client(reader, writer)
         await behind.send(build_header("v2", FROM))
@@ -295,7 +291,6 @@ async def test_tcp_connections_have_headers_too() -> None:
         (session,) = [each for each in s.plane.clients if each.source == "203.0.113.9"]
         assert session.address == b"203.0.113.9"
         behind.close()
-        server.close()
 
 
 async def test_probes_send_a_header_too() -> None:

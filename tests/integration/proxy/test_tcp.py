@@ -18,7 +18,7 @@ from proxy.wire.snapshot import Balance, Ejection, Endpoint, Limits, Parking, Re
 from proxy.wire.snapshot import Service as WireService
 from tests.support.ports import free_port
 from tests.support.proxy_scene import Origin, Visit, on_uvloop
-from tests.support.tcp_scene import ask, echo, is_reset, slow_reader, tcp_scene
+from tests.support.tcp_scene import ask, echo, is_refused, is_reset, slow_reader, tcp_scene
 from tests.support.waiting import elapse, settled, wait_until
 
 NO_RETRY = Retries(attempts=0)
@@ -355,7 +355,7 @@ async def test_refused_connections_eject_an_endpoint() -> None:
 async def test_a_client_is_reset_if_no_endpoint_accepts() -> None:
     async with tcp_scene() as s:
         s.install(to_port(free_port(), retries=NO_RETRY), routes=())
-        assert await is_reset(await s.client())
+        assert await is_refused(s)
         report = s.report()
         assert report.failures == {"connect": 1}
         assert report.codes == {"TCP 5xx": 1}
@@ -379,7 +379,7 @@ async def test_an_endpoint_that_does_not_accept_in_time() -> None:
             port = full.getsockname()[1]
             timeouts = Timeouts(connect=0.3)
             s.install(to_port(port, timeouts=timeouts, retries=NO_RETRY), routes=())
-            assert await is_reset(await s.client())
+            assert await is_refused(s)
             assert s.report().failures == {"connect-timeout": 1}
     finally:
         for sock in (*waiting, full):
@@ -410,7 +410,7 @@ async def test_a_connection_waits_until_an_endpoint_is_ready() -> None:
 async def test_a_connection_does_not_wait_for_ever() -> None:
     async with tcp_scene() as s:
         s.install_db(parking=Parking(timeout=0.3))
-        assert await is_reset(await s.client())
+        assert await is_refused(s)
         report = s.report()
         assert report.failures == {"parked": 1}
         assert report.parked == 0
@@ -422,7 +422,7 @@ async def test_too_many_connections_that_wait_are_refused() -> None:
         s.install_db(parking=Parking(requests=2))
         first, second = await s.client(), await s.client()
         await s.sessions(2)
-        assert await is_reset(await s.client())
+        assert await is_refused(s)
         assert s.report().failures == {"no-endpoint": 1}
         s.install_db(await s.origin(echo))
         assert await ask(first, b"1") == b"1"
@@ -461,7 +461,7 @@ async def test_a_full_service_refuses_after_the_pending_timeout() -> None:
         await s.serve(echo, limits=Limits(service_in_flight=1, pending_timeout=0.3))
         client = await s.client()
         assert await ask(client, b"1") == b"1"
-        assert await is_reset(await s.client())
+        assert await is_refused(s)
         assert s.report().failures == {"queued": 1}
         assert await ask(client, b"1") == b"1"
 

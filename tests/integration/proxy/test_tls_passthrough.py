@@ -13,12 +13,13 @@ import pytest
 from proxy.tls.client_hello import ClientHello, parse_client_hello
 from proxy.transport.proxy_header import ProxiedAddress, build_header
 from proxy.wire.snapshot import Listener
-from proxy.worker import client_hello_reader, handover
+from proxy.worker import client_hello_reader
+from proxy.worker.handover import Handover
 from tests.integration.proxy.test_command import meshd_proxy
 from tests.processes.traffic import origin
 from tests.support.certificate_authority import Authority, server_context
 from tests.support.proxy_scene import Visit, on_uvloop, service
-from tests.support.tcp_scene import TcpScene, is_reset
+from tests.support.tcp_scene import TcpScene, is_refused, is_reset
 from tests.support.waiting import stays, wait_until
 from tests.unit.proxy.tls.test_client_hello import first_bytes, split_records
 
@@ -49,9 +50,7 @@ async def listening(
         listener = Listener(
             "127.0.0.1:0", "published", service=default, server_names=NAMES, proxy_protocol=networks
         )
-        factory = handover.protocol_factory(s.plane, listener, s.tcp.protocol)
-        s.server = await s.loop.create_server(factory, "127.0.0.1", 0)
-        s.port = s.server.sockets[0].getsockname()[1]
+        await s.hand_over(Handover(s.plane, s.attachments, s.tcp.start), listener)
         yield s, received
     finally:
         await s.close()
@@ -112,7 +111,7 @@ async def test_what_is_not_tls_is_reset(monkeypatch: pytest.MonkeyPatch) -> None
         too_long = b"\x16\x03\x01\x40\x00\x01\x00\x50\x00"
         # Also a client that sends nothing, or only a part, and one that ends its side after that.
         for sent in (b"GET / HTTP/1.1\r\n\r\n", too_long, b"", hello[:-1]):
-            assert await is_reset(await s.ask(sent))
+            assert await is_refused(s, sent)
         half = await s.ask(hello[:-1])
         half.writer.write_eof()
         assert await is_reset(half)

@@ -19,7 +19,7 @@ async def test_the_present_state_comes_first_then_each_change() -> None:
     poller = Poller(asyncio.get_running_loop())
     one, other = pair()
     seen: list[int] = []
-    poller.watch(one, seen.append)
+    poller.watch(one, seen.append, writable=True)
     await wait_until(lambda: seen)
     assert seen[0] & WRITABLE
     assert not seen[0] & READABLE
@@ -72,13 +72,13 @@ async def test_events_of_a_closed_socket_do_not_reach_the_next_one_with_its_numb
             one = socket.socket()
             one.setblocking(False)
             replacement.append(one)
-            poller.watch(one, lambda events: seen.append(f"{events:x}"))
+            poller.watch(one, lambda events: seen.append(f"{events:x}"), writable=True)
         numbers.update(one.fileno() for one in replacement)
 
     numbers: set[int] = set()
     old = {one.fileno() for one, _ in pairs}
     for one, _ in pairs:
-        poller.watch(one, replace)
+        poller.watch(one, replace, writable=True)
     await wait_until(lambda: seen)
     assert numbers & old
     # A socket that is not connected reports EPOLLHUP; the closed pairs would have been writable.
