@@ -19,10 +19,11 @@ from typing import Final
 import msgspec
 
 from proxy.ipc.address import Address
-from proxy.request import failure, half_close, resolve
+from proxy.request import failure, resolve
 from proxy.request.data_plane import DataPlane
 from proxy.state.service_state import ServiceState
 from proxy.state.trusted_networks import TrustedNetworks
+from proxy.transport.connect import reset_on_close
 from proxy.wire.snapshot import Listener
 from proxy.worker.accept_loop import Take
 from proxy.worker.attachments import Attachments, ProtocolFactory
@@ -194,5 +195,5 @@ def original_destination(sock: socket.SocketType) -> str:
 
 def _reset(sock: socket.SocketType) -> None:
     """End a connection so that the client sees that it was refused."""
-    half_close.reset_on_close(sock)
+    reset_on_close(sock)
     sock.close()

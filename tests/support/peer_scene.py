@@ -18,7 +18,8 @@ from proxy.request.data_plane import DataPlane
 from proxy.supervisor.listeners import peer_listener
 from proxy.tls.certificate import load_listener
 from proxy.wire.snapshot import Generation, Service, Snapshot
-from proxy.worker.handover import protocol_factory
+from proxy.worker.attachments import Attachments
+from proxy.worker.handover import Handover
 from proxy.worker.tls_listeners import TlsListeners
 from tests.support.proxy_scene import Origin, Scene, Script, service
 from tests.support.tcp_scene import TcpScene
@@ -64,11 +65,9 @@ class PeerPort:
         listener = peer_listener(self.config)
         assert listener.tls is not None
         filled = load_listener(listener.tls, time.time())
-        factory = protocol_factory(
-            self.plane,
-            msgspec.structs.replace(listener, tls=filled),
-            tls=self._tls.protocol_factory,
-        )
+        handover = Handover(self.plane, Attachments(self.plane.loop), tls=self._tls)
+        factory = handover.protocol_factory(msgspec.structs.replace(listener, tls=filled))
+        assert factory is not None
         self._server = await self.plane.loop.create_server(factory, "127.0.0.1", port)
         self.port = self._server.sockets[0].getsockname()[1]
 

@@ -176,6 +176,57 @@ async def test_ports_change_at_sighup(tmp_path: Path) -> None:
             old.close()
 
 
+async def test_workers_are_replaced_under_load(tmp_path: Path) -> None:
+    """An upgrade loses no new connection, and an open one runs on."""
+    async with started(echo) as (server,):
+        to = f"127.0.0.1:0=127.0.0.1:{server.port}"
+        with meshd_proxy(tmp_path, "--tcp", to, "--workers", "2", "--drain", "60s") as running:
+            address = await running.listening()
+            old = await connect(address)
+            assert await ask(old, b"first") == b"first"
+            load = Load(address)
+            await wait_until(lambda: load.good > 50, 10, "load runs")
+            workers = set(running.workers())
+            running.signal(signal.SIGUSR2)
+            await wait_until(lambda: len(set(running.workers()) - workers) == 2, 20, "new workers")
+            good = load.good
+            await wait_until(lambda: load.good > good + 100, 10, "load continues")
+            assert await ask(old, b"still there") == b"still there"
+            old.close()
+            await wait_until(lambda: not set(running.workers()) & workers, 20, "old ones gone")
+            await load.stop()
+            assert load.failures == []
+
+
+class Load:
+    """Clients that make a connection for each message, until `stop`."""
+
+    def __init__(self, address: str, clients: int = 4) -> None:
+        self.good = 0
+        self.failures: list[str] = []
+        self._address = address
+        self._stopped = False
+        self._tasks = [asyncio.create_task(self._run()) for _ in range(clients)]
+
+    async def _run(self) -> None:
+        while not self._stopped:
+            client = None
+            try:
+                client = await connect(self._address)
+                if await ask(client, b"hello") != b"hello":
+                    raise AssertionError("another answer")
+                self.good += 1
+            except (OSError, asyncio.IncompleteReadError, AssertionError) as error:
+                self.failures.append(repr(error))
+            finally:
+                if client is not None:
+                    client.close()
+
+    async def stop(self) -> None:
+        self._stopped = True
+        await asyncio.gather(*self._tasks)
+
+
 async def test_a_port_behind_a_load_balancer(tmp_path: Path) -> None:
     """The client in the PROXY header counts, and is passed on in one."""
     client = ProxiedAddress("203.0.113.9", 40000, "127.0.0.1", 443)
