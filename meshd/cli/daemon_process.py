@@ -73,6 +73,7 @@ class DaemonOptions:
     - `ui`: where the web page is served; None: nowhere.
     - `lease`: name of the lease of which one holder leads; empty: there are no others.
     - `node_listen`: address for the proxies of other nodes; empty: none.
+    - `authority_file`: file with the authority of the mesh; empty: the state has it.
     - `peer_listen`: address at which the proxy of this host accepts those of other nodes.
     - `record`: whether the proxy workers have a flight recorder.
     - `filter_host`: limit what containers of internal networks reach on the host.
@@ -92,6 +93,7 @@ class DaemonOptions:
     ui: PageSettings | None = None
     lease: str = ""
     node_listen: str = ""
+    authority_file: str = ""
     peer_listen: str = ""
 
     def config(self) -> SupervisorConfig:
@@ -107,6 +109,7 @@ class DaemonOptions:
                 *(() if self.filter_host else ("--no-filter",)),
                 *(("--lease", self.lease) if self.lease else ()),
                 *((f"--node-listen={self.node_listen}",) if self.node_listen else ()),
+                *((f"--authority-file={self.authority_file}",) if self.authority_file else ()),
                 *_edge_arguments(self.proxy),
                 *_api_arguments(self.api),
                 *_ui_arguments(self.ui),

@@ -20,6 +20,7 @@ from meshd.certificates.wanted import BadAcmeSettings
 from meshd.daemon.leadership import LeaseLost
 from meshd.daemon.wiring import Daemon, DaemonSettings
 from meshd.logging_setup import set_up_logging
+from meshd.model.errors import BadAuthority
 from meshd.publish.compile import EdgeSettings
 from meshd.spec.model.acme import ACME_VARIABLE, AcmeSettings
 from meshd.store.lock import StateLocked
@@ -44,6 +45,7 @@ async def _main(options: argparse.Namespace) -> None:
             ui=read_ui(options),
             lease=options.lease,
             node_listen=options.node_listen,
+            authority_file=options.authority_file,
             acme=read_acme(os.environ.get(ACME_VARIABLE, "")),
         )
     )
@@ -103,12 +105,20 @@ def main() -> int:
     parser.add_argument("--ui-strict", action="store_true")
     parser.add_argument("--lease", default="", metavar="NAME")
     parser.add_argument("--node-listen", default="", metavar="ADDRESS")
+    parser.add_argument("--authority-file", default="", metavar="FILE")
     options = parser.parse_args()
     set_up_logging()
     options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         asyncio.run(_main(options))
-    except (StateLocked, SchemaTooNew, ServeError, BadAcmeSettings, sqlite3.DatabaseError) as error:
+    except (
+        StateLocked,
+        SchemaTooNew,
+        ServeError,
+        BadAcmeSettings,
+        BadAuthority,
+        sqlite3.DatabaseError,
+    ) as error:
         print(f"meshd: {error}", file=sys.stderr)
         return 2
     except LeaseLost as error:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 class NodeChannel:
     """The port for the proxies of other nodes, and what is known of them; both None without an
-    address.
+    address. `authority_file`: file with the authority of the mesh; empty: it is in the state.
 
     - `take`: takes the messages of the supervisor of this host.
     """
@@ -34,8 +34,10 @@ class NodeChannel:
         record: Callable[[Kind, str], object],
         now: Callable[[], float],
         held: Snapshot | None = None,
+        authority_file: str = "",
     ) -> None:
         self._address = address
+        self._authority_file = authority_file
         self._record = record
         self._now = now
         self._peers = NO_PEERS
@@ -70,18 +72,24 @@ class NodeChannel:
         own_node: Callable[[], str],
     ) -> "NodeServer | None":
         """Return the port for nodes; None without an address. `own_node` returns the node of this
-        process, empty while it is not known. Raises StoreWriteError."""
+        process, empty while it is not known. Raises BadAuthority, StoreWriteError."""
         if self.proxies is None:
             return None
-        from meshd.node_proxy.authority import MeshAuthority, make_authority
+        from meshd.node_proxy.authority import (
+            MeshAuthority,
+            make_authority,
+            read_authority_file,
+        )
         from meshd.node_proxy.server import NodeServer
         from meshd.node_proxy.table import NodeProxyTable
 
-        table = NodeProxyTable(store)
+        table, file = NodeProxyTable(store), self._authority_file
+        given = read_authority_file(file) if file else None
+        keys = table.authority(lambda: make_authority(self._now()), given)
         return NodeServer(
             self._address,
             state,
-            MeshAuthority(*table.authority(lambda: make_authority(self._now()))),
+            MeshAuthority(*keys),
             table,
             self.proxies,
             publisher.raise_above,

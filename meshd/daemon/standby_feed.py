@@ -1,7 +1,7 @@
 """The proxy of a control process that stands by gets the routes of the leader, as on other nodes.
 
 `Daemon` runs it until this process leads. The lease says where the leader feeds proxies. A manager
-can read the authority's key in the state of the leader, so it issues its own certificate.
+has the authority's key, in the state of the leader or in a file, so it issues its own certificate.
 """
 
 import asyncio
@@ -22,9 +22,18 @@ POLL_SECONDS: Final = 0.5
 
 
 class StandbyFeed:
-    """Connects the supervisor of this host to the leader."""
+    """Connects the supervisor of this host to the leader. `authority_file`: file with the authority
+    of the mesh; empty: it is in the state of the leader."""
 
-    def __init__(self, state: Path, leadership: Leadership, keeper: LeaseKeeper) -> None:
+    def __init__(
+        self,
+        state: Path,
+        leadership: Leadership,
+        keeper: LeaseKeeper,
+        authority_file: str = "",
+    ) -> None:
+        self._authority_file = authority_file
+        self._warned = False
         self._state = state
         self._leadership = leadership
         self._keeper = keeper
@@ -53,17 +62,24 @@ class StandbyFeed:
         """Connect to the leader at an address; None if its state cannot be read now."""
         # Imported on use: these modules and their libraries take 10 MiB.
         from meshd.node_proxy.agent import Agent
-        from meshd.node_proxy.authority import MeshAuthority, new_request
+        from meshd.node_proxy.authority import MeshAuthority, new_request, read_authority_file
         from meshd.node_proxy.enrollment import NodeIdentity
         from meshd.node_proxy.identity import PeerIdentity, PeerRole
 
         try:
-            keys = read_authority(await self._keeper.load(records))
+            keys = (
+                read_authority_file(self._authority_file)
+                if self._authority_file
+                else read_authority(await self._keeper.load(records))
+            )
             name = (await self._keeper.own_node()).lower()
         except RuntimeFailure as error:  # the leader has stored a newer one meanwhile
             _log.info("the state of the leader is not known", reason=str(error))
             return None
         if keys is None:
+            if not self._warned:
+                _log.warning("the leader has the authority in a file: start with --authority-file")
+                self._warned = True
             return None
         authority = MeshAuthority(*keys)
         key, request = new_request()

@@ -133,6 +133,7 @@ class DaemonSettings:
     - `ui`: where the web page is served; None: nowhere.
     - `lease`: name of the lease of which one holder leads; empty: there are no others.
     - `node_listen`: address (`HOST:PORT`) for the proxies of other nodes; empty: there are none.
+    - `authority_file`: file with the authority of the mesh; empty: the state has it.
     """
 
     state: Path
@@ -149,6 +150,7 @@ class DaemonSettings:
     ui: PageSettings | None = None
     lease: str = ""
     node_listen: str = ""
+    authority_file: str = ""
 
 
 ENGINE_FOLDERS: Final = dict.fromkeys(("docker", "swarm"), (Path("/var/lib/docker"),))
@@ -171,7 +173,7 @@ class Daemon:
         self._end.set()
 
     async def run(self) -> None:
-        """Run until `end` is called. Raises StateLocked, SchemaTooNew, ServeError,
+        """Run until `end` is called. Raises StateLocked, SchemaTooNew, ServeError, BadAuthority,
         sqlite3.DatabaseError."""
         if not self._settings.lease:
             with self._stores.opened():
@@ -221,7 +223,7 @@ class Daemon:
             signs = asyncio.create_task(send_signs_of_life(settings.watchdog))
             acquired = asyncio.create_task(leadership.acquire())
             ended = asyncio.create_task(self._end.wait())
-            feed = StandbyFeed(settings.state, leadership, keeper)
+            feed = StandbyFeed(settings.state, leadership, keeper, settings.authority_file)
             fed = asyncio.create_task(feed.run())
             try:
                 await asyncio.wait([acquired, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -289,6 +291,7 @@ class Parts:
             lambda kind, text: events.record(clock(), kind, text),
             clock,
             held_snapshot,
+            settings.authority_file,
         )
         virtual = VirtualAddresses(VirtualAddressLog(store))
         gateways = Gateways(runtime, virtual, ipv6=has_ipv6())

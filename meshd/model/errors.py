@@ -22,5 +22,9 @@ class StoreWriteError(sqlite3.OperationalError):
     """The state cannot be written: the disk is full, read-only or gone. Nothing was changed."""
 
 
+class BadAuthority(Exception):
+    """The certificate authority of the mesh cannot be used; the text says why and what to do."""
+
+
 class ReaderTooSlow(Exception):
     """A reader of a stream is too far behind to continue it; it may ask again from where it is."""

@@ -7,6 +7,7 @@ the public key: the names come from the caller.
 
 import datetime
 import os
+import re
 import ssl
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID as EKU
 
+from meshd.model.errors import BadAuthority
 from meshd.node_proxy.identity import CONTROL_NAME, PeerIdentity, PeerRole, to_dns_names
 from proxy.peer.protocol import read_name
 
@@ -36,6 +38,7 @@ RENEW_AFTER: Final = 86400.0
 CLOCK_SKEW: Final = 300.0
 """Seconds by which the clocks of nodes may differ: certificates are valid from that much before."""
 _CURVE: Final = ec.SECP256R1()
+_PEM_BLOCK: Final = "-----BEGIN %s-----.*?-----END [A-Z ]+-----"
 
 
 class BadRequest(Exception):
@@ -146,6 +149,33 @@ def make_authority(now: float) -> tuple[str, str]:
         .sign(key, hashes.SHA256())
     )
     return _to_pem(key), certificate.public_bytes(Encoding.PEM).decode()
+
+
+def read_authority_file(path: str) -> tuple[str, str]:
+    """Return the private key and the certificate of an authority in a file, as PEM: what
+    `make_authority` has made. Raises BadAuthority."""
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise BadAuthority(f"{path} cannot be read: {reason}") from error
+    found = {
+        kind: next(iter(re.findall(_PEM_BLOCK % kind, text, re.DOTALL)), "")
+        for kind in ("PRIVATE KEY", "CERTIFICATE")
+    }
+    try:
+        key = load_pem_private_key(found["PRIVATE KEY"].encode(), None)
+        certificate = x509.load_pem_x509_certificate(found["CERTIFICATE"].encode())
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except (ValueError, TypeError, x509.ExtensionNotFound) as error:
+        raise BadAuthority(
+            f"{path} has no key and certificate of an authority; `meshd node authority` makes them"
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not constraints.ca:
+        raise BadAuthority(f"{path} is not an authority with an elliptic-curve key")
+    if key.public_key() != certificate.public_key():
+        raise BadAuthority(f"the key in {path} is not that of the certificate")
+    return found["PRIVATE KEY"] + "\n", found["CERTIFICATE"] + "\n"
 
 
 def new_request() -> tuple[str, str]:

@@ -1,14 +1,17 @@
 """The keys of the mesh's certificate authority, the nodes that joined, and open join tokens.
 
 Made by `meshd.daemon.node_channel` on the store, and used by `server`. Of a token only its id and
-its end are stored. All of it is part of backups and of what the next leader takes over
-(`meshd.store.records`).
+its end are stored, of an authority that is given in a file only the certificate. All of it is part
+of backups and of what the next leader takes over (`meshd.store.records`).
 """
 
+import contextlib
+import sqlite3
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
-from meshd.model.errors import Rejected
+from meshd.model.errors import BadAuthority, Rejected
 from meshd.store.store import Store
 
 MAX_JOIN_TOKENS: Final = 1000
@@ -17,26 +20,63 @@ _KEY: Final = "authority_key"
 _CERTIFICATE: Final = "authority_certificate"
 
 
+def read_stored_authority(state: Path) -> tuple[str, str] | None:
+    """Return key and certificate (PEM) of the authority in a state directory, whether its daemon
+    runs or not; None if there is none yet. Raises BadAuthority if only the certificate is there,
+    and sqlite3.Error."""
+    file = state / "meshd.db"
+    if not file.exists():
+        return None
+    with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        rows = dict(
+            db.execute("SELECT key, value FROM meta WHERE key IN (?, ?)", (_KEY, _CERTIFICATE))
+        )
+    if not rows:
+        return None
+    if _KEY not in rows:
+        raise BadAuthority("the key of the mesh's authority is in a file, not in the state")
+    return str(rows[_KEY]), str(rows[_CERTIFICATE])
+
+
 class NodeProxyTable:
     """The nodes whose proxies may connect."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def authority(self, make: Callable[[], tuple[str, str]]) -> tuple[str, str]:
-        """Return key and certificate (PEM) of the authority, made by `make` on first use. Raises
-        StoreWriteError."""
+    def authority(
+        self, make: Callable[[], tuple[str, str]], given: tuple[str, str] | None = None
+    ) -> tuple[str, str]:
+        """Return key and certificate (PEM) of the authority: `given`, of which only the certificate
+        is stored; else the stored one, made by `make` on first use.
+
+        Raises BadAuthority if nodes would not know it, and StoreWriteError.
+        """
         rows = dict(
             self._store.database.execute(
                 "SELECT key, value FROM meta WHERE key IN (?, ?)", (_KEY, _CERTIFICATE)
             )
         )
-        if len(rows) == len((_KEY, _CERTIFICATE)):
+        if given is not None:
+            if rows.get(_CERTIFICATE, given[1]) != given[1] and (joined := self.nodes()):
+                raise BadAuthority(
+                    f"{', '.join(joined)} joined with another authority than that of "
+                    "--authority-file; give that one (`meshd node authority` prints it), or remove "
+                    "these nodes first"
+                )
+        elif len(rows) == len((_KEY, _CERTIFICATE)):
             return str(rows[_KEY]), str(rows[_CERTIFICATE])
-        key, certificate = make()
+        elif _CERTIFICATE in rows:
+            raise BadAuthority(
+                "the key of the mesh's authority is not in the state, but in a file: start with "
+                "--authority-file"
+            )
+        key, certificate = given or make()
         with self._store.transaction() as database:
+            database.execute("DELETE FROM meta WHERE key = ?", (_KEY,))
             for name, value in ((_KEY, key), (_CERTIFICATE, certificate)):
-                database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+                if given is None or name != _KEY:
+                    database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
         return key, certificate
 
     def nodes(self) -> Sequence[str]:

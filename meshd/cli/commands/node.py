@@ -3,6 +3,8 @@ a node."""
 
 import asyncio
 import platform
+import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -15,8 +17,8 @@ from meshd.cli import daemon_process, output, proxy_options
 from meshd.cli.commands import bootstrap, load
 from meshd.cli.commands.up import LISTEN, default_workers
 from meshd.cli.options import POSITIVE_DURATION, detach_option, output_option, state_option
-from meshd.cli.session import connect, run_async
-from meshd.model.errors import NotFound
+from meshd.cli.session import connect, require_local, run_async
+from meshd.model.errors import BadAuthority, NotFound
 
 POLL_SECONDS: Final = 0.5
 """Seconds between two looks at a drain: the daemon takes a step each second."""
@@ -172,6 +174,30 @@ async def token(expires: float, as_json: bool, state: Path) -> int:
             f"ADDRESS:{made.port} --token-file FILE"
         )
     return output.OK
+
+
+@command.command("authority", short_help="Print the certificate authority of the mesh.")
+@state_option
+def authority(state: Path) -> None:
+    """Print the key and the certificate of the mesh's authority, or of a new one if the mesh has
+    none yet, to keep them in a secret of the Swarm instead of the state:
+
+    \b
+      meshd node authority | docker secret create meshd-authority -
+
+    Who has it can join the mesh as any node, and read what nodes send each other.
+    """
+    # Imported here: these modules and their libraries take 10 MiB.
+    from meshd.node_proxy.authority import make_authority
+    from meshd.node_proxy.table import read_stored_authority
+
+    require_local("node authority")
+    try:
+        keys = read_stored_authority(state) or make_authority(time.time())
+    except (BadAuthority, sqlite3.Error) as error:
+        output.print_error(f"meshd: {error}")
+        raise SystemExit(output.FAILED) from error
+    output.print_line("".join(keys).rstrip())
 
 
 @command.command("remove", short_help="Refuse the proxy of a node from now on.")

@@ -18,6 +18,7 @@ from meshd.cli import daemon_process, foreground, output, proxy_options, spec_op
 from meshd.cli.api_options import api_options
 from meshd.cli.options import detach_option, output_option, state_option, timeout_option
 from meshd.cli.session import connect, require_local, run_async
+from meshd.model.errors import BadAuthority
 from meshd.model.node_proxy import NODE_PORT
 from meshd.spec.model import Project
 from meshd.spec.model.proxy_settings import find_unused_listeners
@@ -111,6 +112,13 @@ def check_lease(_context: click.Context, _option: click.Parameter, name: str) ->
     help="Swarm only: feed the proxies of other nodes (`meshd node join`) at this HOST:PORT, by "
     f"TLS with certificates of this mesh. Default: 0.0.0.0:{NODE_PORT}.",
 )
+@click.option(
+    "--authority-file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="Swarm only: the certificate authority of the mesh, made by `meshd node authority`, such "
+    "as a Docker secret. Default: it is made at the first start and kept in the state.",
+)
 @proxy_options.peer_listen_option
 @click.option(
     "--no-record",
@@ -137,6 +145,7 @@ async def command(
     no_filter: bool,
     lease: str,
     node_listen: str,
+    authority_file: str | None,
     peer_listen: str,
     no_record: bool,
     take_over: bool,
@@ -190,6 +199,7 @@ async def command(
             ui=ui,
             lease=lease,
             node_listen=node_listen or (f"0.0.0.0:{NODE_PORT}" if runtime == "swarm" else ""),
+            authority_file=authority_file or "",
             peer_listen=peer_listen,
         )
         async with daemon_process.start_lock(state):
@@ -206,6 +216,8 @@ async def command(
                         f"warning: --node-listen is for --runtime swarm; other nodes cannot reach "
                         f"replicas of the {name} runtime"
                     )
+                if authority_file:
+                    check_authority(authority_file)
                 daemon = daemon_process.spawn(replace(options, runtime=name))
                 await daemon_process.wait_ready(daemon)
     except daemon_process.DaemonStartError as error:
@@ -221,6 +233,16 @@ async def command(
                 "lists them, `meshd down --all` ends the daemon"
             )
         return code
+
+
+def check_authority(file: str) -> None:
+    """Check the file of --authority-file. Raises DaemonStartError."""
+    from meshd.node_proxy.authority import read_authority_file  # its libraries take 10 MiB
+
+    try:
+        read_authority_file(file)
+    except BadAuthority as error:
+        raise daemon_process.DaemonStartError(f"--authority-file: {error}") from error
 
 
 def default_listen(spec: Project | None) -> tuple[str, ...]:

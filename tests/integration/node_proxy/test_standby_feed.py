@@ -94,11 +94,21 @@ async def test_the_proxy_of_a_standby_follows_the_leader(
         node.feed.close()
 
 
-async def test_a_state_without_an_authority_feeds_nothing(tmp_path: Path) -> None:
+async def test_a_leader_with_its_authority_in_a_file(tmp_path: Path) -> None:
+    """Its state has no key. A standby needs the file too."""
     lease = HeldLease()
     leader = Leader(tmp_path / "first")
-    leader.store.database.execute("DELETE FROM meta WHERE key LIKE 'authority%'")
-    lease.stored["old"] = dump(leader.store)
+    keys = leader.store.database.execute("SELECT value FROM meta WHERE key LIKE 'authority%'")
+    (file := tmp_path / "authority").write_text("".join(value for (value,) in keys))
+    leader.store.database.execute("DELETE FROM meta WHERE key = 'authority_key'")
+    lease.stored["now"] = dump(leader.store)
     leader.store.close()
-    feed = StandbyFeed(tmp_path, Leadership(lease, "me", "m2"), lease)
-    assert await feed._follow("127.0.0.1:9", "old") is None
+    leadership = Leadership(lease, "me", "m2")
+    without = StandbyFeed(tmp_path, leadership, lease)
+    assert await without._follow("127.0.0.1:9", "now") is None
+    assert await without._follow("127.0.0.1:9", "now") is None
+    feed = StandbyFeed(tmp_path, leadership, lease, str(file))
+    task = await feed._follow("127.0.0.1:9", "now")
+    assert task is not None
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from meshd.model.errors import BadAuthority
 from meshd.node_proxy.authority import (
     NODE_LIFE,
     BadRequest,
@@ -16,12 +17,14 @@ from meshd.node_proxy.authority import (
     client_context,
     make_authority,
     new_request,
+    read_authority_file,
     read_validity,
 )
 from meshd.node_proxy.identity import PeerIdentity, PeerRole
 
 NOW = 1_800_000_000.0
 NODE = PeerIdentity(PeerRole.NODE, "w1")
+ONE, OTHER = make_authority(NOW), make_authority(NOW)
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +86,37 @@ def test_only_tls_13_with_a_certificate_is_spoken(authority: MeshAuthority, tmp_
         assert context.verify_mode is ssl.CERT_REQUIRED
     assert client.check_hostname
     assert list(tmp_path.iterdir()) == []  # no key is left behind
+
+
+@pytest.mark.parametrize("blocks", [ONE, ONE[::-1]])
+def test_an_authority_in_a_file_is_read(tmp_path: Path, blocks: tuple[str, str]) -> None:
+    (file := tmp_path / "authority").write_text("".join(blocks))
+    assert read_authority_file(str(file)) == ONE
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"\xff", "cannot be read: it is not text"),
+        (b"", "has no key and certificate of an authority; `meshd node authority` makes them"),
+        (ONE[0].encode(), "has no key and certificate"),
+        ((ONE[0] + OTHER[1]).encode(), "is not that of the certificate"),
+        ((ONE[0] + ONE[1].replace("M", "?", 1)).encode(), "has no key and certificate"),
+    ],
+)
+def test_a_file_that_is_no_authority_is_refused(
+    tmp_path: Path, content: bytes | None, expected: str
+) -> None:
+    file = tmp_path / "authority"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(BadAuthority, match=expected):
+        read_authority_file(str(file))
+
+
+def test_a_certificate_of_a_node_is_no_authority(tmp_path: Path, authority: MeshAuthority) -> None:
+    key, request = new_request()
+    (file := tmp_path / "node").write_text(key + authority.issue(NODE, request, NOW))
+    with pytest.raises(BadAuthority, match="is not an authority"):
+        read_authority_file(str(file))

@@ -1,13 +1,14 @@
 """The authority's keys, the nodes that joined, and join tokens."""
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from meshd.model.errors import Rejected
+from meshd.model.errors import BadAuthority, Rejected
 from meshd.node_proxy import table as table_module
-from meshd.node_proxy.table import NodeProxyTable
+from meshd.node_proxy.table import NodeProxyTable, read_stored_authority
 from meshd.store.records import dump, restore
 from meshd.store.store import Store
 
@@ -28,6 +29,28 @@ def test_the_authority_is_made_once(store: Store) -> None:
     made = ("key", "certificate")
     assert NodeProxyTable(store).authority(lambda: made) == made
     assert NodeProxyTable(store).authority(unexpected) == made
+
+
+def test_a_given_authority_is_not_stored(store: Store) -> None:
+    """Only its certificate is, so that another one, or none, is noticed."""
+    made, given, other = ("key", "certificate"), ("given", "its own"), ("x", "other")
+    table = NodeProxyTable(store)
+    assert read_stored_authority(store.path.parent) is None
+    assert table.authority(lambda: made) == made
+    assert read_stored_authority(store.path.parent) == made
+    assert table.authority(unexpected, made) == made
+    assert b"authority_key" not in zlib.decompress(dump(store))
+    with pytest.raises(BadAuthority, match="start with --authority-file"):
+        table.authority(unexpected)
+    with pytest.raises(BadAuthority, match="in a file, not in the state"):
+        read_stored_authority(store.path.parent)
+    assert table.authority(unexpected, given) == given
+    table.add_token("t", 10.0, 0.0)
+    table.join("t", "n1", 5.0)
+    assert table.authority(unexpected, given) == given
+    with pytest.raises(BadAuthority, match="n1 joined with another authority"):
+        table.authority(unexpected, other)
+    assert table.authority(unexpected, given) == given
 
 
 def test_a_token_lets_one_node_in_until_it_expires(store: Store) -> None:
