@@ -34,7 +34,7 @@ from meshd.jobs.table import JobTable
 from meshd.model.rollout import Override
 from meshd.publish.compile import EdgeSettings
 from meshd.publish.gateways import Gateways
-from meshd.publish.publisher import Publisher
+from meshd.publish.publisher import OtherProxies, Publisher
 from meshd.publish.virtual_addresses import VirtualAddresses
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.ownership.claims import ProjectClaims
@@ -94,16 +94,23 @@ def project(number: int, services: int, replicas: int) -> Project:
 
 
 class Mesh:
-    """The control process, without sockets, and one worker."""
+    """The control process, without sockets, and one worker. `others`: the proxies of other
+    nodes."""
 
-    def __init__(self, directory: Path, loop: asyncio.AbstractEventLoop) -> None:
-        self.runtime = SimulatedRuntime()
+    def __init__(
+        self,
+        directory: Path,
+        loop: asyncio.AbstractEventLoop,
+        runtime: SimulatedRuntime | None = None,
+        others: OtherProxies | None = None,
+    ) -> None:
+        self.runtime = runtime or SimulatedRuntime()
         self.store = Store(directory)
         self.store.open()
         self.events = EventLog(self.store)
         self.events.open()
         wake = asyncio.Event()
-        publisher = Publisher(directory / "none", self.store.next_epoch(), _ignore)
+        publisher = Publisher(directory / "none", self.store.next_epoch(), _ignore, others)
         watch = self.watch = RuntimeWatcher(self.runtime, wake.set)
         gateways = Gateways(self.runtime, VirtualAddresses(VirtualAddressLog(self.store)))
         claims = ProjectClaims(

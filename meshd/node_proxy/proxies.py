@@ -41,6 +41,11 @@ it still sends requests by its last snapshot. Later than that, a drain does not 
 requests to a replica that is gone are refused by the kernel there and sent elsewhere."""
 CLOCK_TOLERANCE: Final = 1.0
 """Seconds by which a report may differ from our clock: reports are merged by the second."""
+MAX_WHOLE: Final = 8
+"""Nodes that are sent the whole snapshot at the same time: after a hand-over all nodes ask for it,
+and it has megabytes in a large mesh. The others serve by their last one until it is their turn."""
+WHOLE_SECONDS: Final = 5.0
+"""Seconds after which it is the turn of the next node, although one has not acknowledged."""
 NEVER: Final = Generation()
 
 Send = Callable[[bytes], None]
@@ -113,6 +118,8 @@ class NodeProxies:
         self._published: Snapshot | None = None
         self._converted: Snapshot | None = None
         self._full = b""
+        self._taking: dict[str, float] = {}  # name: until when, by the monotonic clock
+        self._waiting: dict[str, None] = {}
 
     # --- For the publisher
 
@@ -136,13 +143,14 @@ class NodeProxies:
             if node.send is None:
                 continue
             if before is None or node.sent is not before:
-                self._send_full(node)
+                self._waiting[node.name] = None
                 continue
             current = self._convert(snapshot)
             if node.deltas not in frames:
                 message = make_publication(before, current, deltas=node.deltas)
                 frames[node.deltas] = encode(message)
             self._send(node, current, frames[node.deltas])
+        self._send_whole()
 
     def is_drained(self, endpoint: str, unused_since: Generation) -> bool:
         """Return whether no node sends requests to an endpoint: every worker has a snapshot that
@@ -182,12 +190,14 @@ class NodeProxies:
         """Forget a node that was removed."""
         self.peers = {node: port for node, port in self.peers.items() if node != name}
         if self._nodes.pop(name, None) is not None:
+            self._stop_taking(name)
             self._send_workers()
 
     def connect(self, name: str, address: str, send: Send) -> None:
         """Take the connection of a node that joined; it replaces an earlier one."""
         self.expect([name])
         node = self._nodes[name]
+        self._stop_taking(name)
         node.live, node.sent = None, None
         node.acks.clear()
         node.send, node.address = send, address
@@ -202,6 +212,7 @@ class NodeProxies:
             return
         node.send, node.live, node.sent, node.address = None, None, None, ""
         node.acks.clear()
+        self._stop_taking(name)
         node.since, node.since_time = self._clock(), self._now()
         self._send_workers()
         text = f"the proxy of node {name} is not connected: {reason}; it serves its last snapshot"
@@ -222,16 +233,18 @@ class NodeProxies:
         node = self._nodes.get(name)
         if node is None:
             return
+        if self._waiting:
+            self._send_whole()
         match message:
             case Hello(role=role, generation=held):
                 node.deltas = role == SUPERVISOR
                 if self._published is None or held >= self._published.generation:
                     return
                 if node.sent is None or node.sent.generation < self._published.generation:
-                    self._send_full(node)
+                    self._ask_for_whole(node)
                 return
             case Resync():
-                self._send_full(node)
+                self._ask_for_whole(node)
                 return
             case Workers(live=live):
                 node.live = live
@@ -245,6 +258,8 @@ class NodeProxies:
                 message = msgspec.structs.replace(message, address=f"{address} of node {name}")
             case Ack(worker=worker):
                 node.acks[worker] = message
+                if node.sent is not None and message.generation >= node.sent.generation:
+                    self._stop_taking(name)
                 message = self._renumbered(node, message)
             case Report():
                 message = self._renumbered(node, self._retimed(message))
@@ -288,12 +303,30 @@ class NodeProxies:
             self._converted = self._snapshots.convert(snapshot)
         return self._converted
 
-    def _send_full(self, node: NodeProxy) -> None:
-        if self._published is not None:
-            current = self._convert(self._published)
-            if not self._full:  # after a hand-over all nodes ask for it within seconds
+    def _ask_for_whole(self, node: NodeProxy) -> None:
+        self._waiting[node.name] = None
+        self._send_whole()
+
+    def _stop_taking(self, name: str) -> None:
+        """Let the next node have the whole snapshot, if this one was taking it."""
+        self._waiting.pop(name, None)
+        if self._taking.pop(name, None) is not None:
+            self._send_whole()
+
+    def _send_whole(self) -> None:
+        """Send the whole snapshot to the nodes that wait for it, as far as it is their turn."""
+        if self._published is None or not self._waiting:
+            return
+        now = self._clock()
+        self._taking = {name: until for name, until in self._taking.items() if now < until}
+        current = self._convert(self._published)
+        while self._waiting and len(self._taking) < MAX_WHOLE:
+            name = next(iter(self._waiting))
+            del self._waiting[name]
+            self._taking[name] = now + WHOLE_SECONDS
+            if not self._full:
                 self._full = encode(make_publication(None, current, deltas=False))
-            self._send(node, current, self._full)
+            self._send(self._nodes[name], current, self._full)
 
     def _send(self, node: NodeProxy, snapshot: Snapshot, frame: bytes) -> None:
         if node.send is not None:

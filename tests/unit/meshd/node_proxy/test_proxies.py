@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from meshd.model.event import Kind
 from meshd.model.node_proxy import WORKERS_PER_NODE, is_local_worker
-from meshd.node_proxy.proxies import LOST_SECONDS, NodeProxies
+from meshd.node_proxy.proxies import LOST_SECONDS, MAX_WHOLE, WHOLE_SECONDS, NodeProxies
 from meshd.node_proxy.snapshot import NodeSnapshots
 from proxy.wire.codec import Decoder
 from proxy.wire.report import (
@@ -115,6 +115,25 @@ def test_a_proxy_of_an_earlier_version_gets_no_delta() -> None:
     assert [each.name for each in second.update.services] == ["shop/b"]
     assert second.update.unchanged == (("shop/a", "1"),)
     assert isinstance(scene.sent["n2"][1], PublishDelta)
+
+
+def test_few_nodes_get_the_whole_snapshot_at_a_time() -> None:
+    scene = Scene()
+    scene.proxies.publish(snapshot(FIRST, a="1"))
+    names = [f"n{number}" for number in range(MAX_WHOLE + 3)]
+    senders = {name: scene.connect(name) for name in names}
+    has = lambda: [name for name in names if scene.sent[name]]  # noqa: E731
+    assert has() == names[:MAX_WHOLE]
+    scene.ack("n0", FIRST)
+    assert has() == names[: MAX_WHOLE + 1], "it has taken it"
+    scene.proxies.disconnect("n1", senders["n1"], "lost")
+    assert has() == names[: MAX_WHOLE + 2]
+    scene.proxies.publish(snapshot(SECOND, a="2"))
+    assert has() == names[: MAX_WHOLE + 2], "the last one waits, also for a change"
+    scene.time += WHOLE_SECONDS
+    scene.ack("n2", FIRST)
+    (whole,) = scene.sent[names[-1]]
+    assert (type(whole), whole.generation) == (Publish, SECOND)
 
 
 def test_a_generation_of_another_control_process_is_noticed() -> None:
