@@ -73,7 +73,7 @@ class Scene:
 class View:
     """One proxy worker's view of a replica: a candidate."""
 
-    __slots__ = ("estimate", "fast_failing", "id", "in_flight", "own", "weight")
+    __slots__ = ("estimate", "fast_failing", "id", "in_flight", "node", "own", "weight")
 
     def __init__(self, id: str, estimate: LatencyEstimator) -> None:
         self.id = id
@@ -81,6 +81,7 @@ class View:
         self.in_flight = 0
         self.weight = 1.0
         self.fast_failing = False
+        self.node = ""
         self.estimate = estimate
 
     @property
@@ -163,8 +164,20 @@ class Run:
                 self._finish(*heappop(self.events))
             self._arrive(now)
 
+    def choose_worker(self) -> int:
+        """Return the proxy worker that the next request arrives at."""
+        return int(self.random.random() * self.scene.workers)
+
+    def delay(self, worker: int, chosen: int) -> float:
+        """Return the seconds that requests of a worker to a replica are under way."""
+        del worker, chosen
+        return 0.0
+
+    def note(self, worker: int, chosen: int, arrival: float, latency: float) -> None:
+        """Take note of an answer."""
+
     def _arrive(self, now: float) -> None:
-        worker = int(self.random.random() * self.scene.workers)
+        worker = self.choose_worker()
         views = self.views[worker]
         if len(self.views) > 1 and now - self.refreshed[worker] >= REFRESH:
             self.refreshed[worker] = now
@@ -199,7 +212,8 @@ class Run:
         view = self.views[worker][index]
         view.own -= 1
         view.in_flight -= 1
-        latency = now - arrival
+        latency = now - arrival + self.delay(worker, index)
+        self.note(worker, index, arrival, latency)
         view.estimate.observe(latency, now, load)
         if arrival >= WARM_UP:
             self.outcome.latencies.append(latency)

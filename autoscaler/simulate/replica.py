@@ -30,6 +30,7 @@ class SimulatedReplica:
         "free",
         "id",
         "in_flight",
+        "node",
         "ordered",
         "ready_at",
         "resumed",
@@ -52,6 +53,7 @@ class SimulatedReplica:
         self.in_flight = 0
         self.weight = 1.0
         self.fast_failing = False
+        self.node = ""
         self.resumed = False
         self.estimator = estimator
         self.shares: list[tuple[float, float, float]] = []

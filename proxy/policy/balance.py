@@ -17,6 +17,9 @@ RandomSource = Callable[[], float]
 """Returns uniform random numbers in [0, 1)."""
 UNKNOWN_LATENCY: Final = 0.03
 """Seconds assumed for an endpoint without history (linkerd's default RTT)."""
+PREFER_NODE: Final = ("hot-cold", "least-request")
+"""Algorithms that prefer the own node. Users of the others chose another order; the peaks of
+`peak-ewma` stay in its latencies for seconds, too long to say how busy a node is."""
 MAX_DRAWS: Final = 16
 """Draws of `Random` before it computes an exact choice."""
 
@@ -28,6 +31,7 @@ class Candidate(Protocol):
     - `latency`: recent latency in seconds; 0 while unknown
     - `weight`: weight after slow start (see `slow_start_factor`)
     - `fast_failing`: whether it fails fast, so that low latency must not count in its favour
+    - `node`: the node that it is on; empty if all are on one
     """
 
     @property
@@ -40,6 +44,8 @@ class Candidate(Protocol):
     def weight(self) -> float: ...
     @property
     def fast_failing(self) -> bool: ...
+    @property
+    def node(self) -> str: ...
 
 
 class Picker(Protocol):
@@ -57,12 +63,17 @@ class Picker(Protocol):
         ...
 
 
-def make_picker(balance: Balance, members: Sequence[Endpoint] = ()) -> Picker:
+def make_picker(balance: Balance, members: Sequence[Endpoint] = (), node: str = "") -> Picker:
     """Build the picker of a service.
 
     `members` are all its endpoints, including those that may not be picked now: hash tables are
-    built over them, so that every worker has the same table.
+    built over them, so that every worker has the same table. With endpoints on the own `node` (in
+    lower case) and on others, rules that follow the load prefer the own node.
     """
+    if prefers_node(balance, members, node):
+        from proxy.policy.locality import LocalFirst
+
+        return LocalFirst(lambda: make_picker(balance, members), node)
     weights = {member.id: member.weight for member in members}
     match balance.algorithm:
         case "hot-cold":
@@ -83,6 +94,14 @@ def make_picker(balance: Balance, members: Sequence[Endpoint] = ()) -> Picker:
             return ConsistentHashPicker(build_ring, weights)
         case "maglev":
             return ConsistentHashPicker(build_maglev, weights)
+
+
+def prefers_node(balance: Balance, members: Sequence[Endpoint], node: str) -> bool:
+    """Return whether the picker of a service prefers the endpoints on a node."""
+    if not node or balance.algorithm not in PREFER_NODE:
+        return False
+    nodes = {member.node.lower() for member in members}
+    return node in nodes and len(nodes) > 1
 
 
 def slow_start_factor(age: float, window: float, floor: float = 0.1) -> float:

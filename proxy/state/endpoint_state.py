@@ -31,7 +31,7 @@ class EndpointState:
     """The live state of one endpoint.
 
     - `service`, `id`: the service's name and the endpoint's id.
-    - `endpoint`: its entry in the current snapshot.
+    - `endpoint`: its entry in the current snapshot; `node`: the node in it.
     - `serving`: whether the snapshot lets it take new requests.
     - `weight`: weight for balancing, with slow start applied.
     - `in_flight`: requests in flight of all workers; balancing uses this number.
@@ -79,6 +79,7 @@ class EndpointState:
         "in_flight_elsewhere",
         "latency_elsewhere",
         "latency_estimate",
+        "node",
         "opening",
         "peer",
         "proxy_protocol",
@@ -108,6 +109,7 @@ class EndpointState:
         self.service = service
         self.endpoint = endpoint
         self.id = endpoint.id
+        self.node = endpoint.node
         self.weight = endpoint.weight
         self.in_flight = 0
         self.in_flight_elsewhere = 0
@@ -142,6 +144,7 @@ class EndpointState:
         """Take over the endpoint's entry in a new snapshot. `adaptive` says whether it has a
         concurrency limit that follows its latency."""
         self.endpoint = endpoint
+        self.node = endpoint.node
         self.idle_seconds = idle_seconds
         self.serving = endpoint.state == "ready"
         self._failed_now = endpoint.state == "failed" and not self._failed

@@ -37,7 +37,7 @@ class ServiceState:
     - `config`: its entry in the current snapshot.
     - `counters`: what the next report says.
     - `budget`: this worker's part of the retry budget.
-    - `picker`: the balancing algorithm.
+    - `picker`: the balancing algorithm; `prefers_node`: whether it prefers the own node.
     - `endpoints`: all endpoints of the snapshot by id.
     - `ready`: those that take new requests.
     - `candidates`: those of `ready` that are neither ejected nor unreachable.
@@ -72,6 +72,7 @@ class ServiceState:
         self.counters = ServiceCounters()
         self.budget = _make_budget(service, workers)
         self.picker = balance.make_picker(service.balance, service.endpoints)
+        self.prefers_node = False
         self.endpoints: dict[str, EndpointState] = {}
         self.ready: Endpoints = NO_ENDPOINTS
         self.candidates: Endpoints = NO_ENDPOINTS
@@ -121,8 +122,15 @@ class ServiceState:
         if old.retries != service.retries:
             self.budget = _make_budget(service, self.limits.workers)
         hashed = service.balance.algorithm in ("ring-hash", "maglev")
-        if old.balance != service.balance or (hashed and old.endpoints != service.endpoints):
-            self.picker = balance.make_picker(service.balance, service.endpoints)
+        node = peers.own_node
+        prefers_node = balance.prefers_node(service.balance, service.endpoints, node)
+        if (
+            old.balance != service.balance
+            or prefers_node != self.prefers_node
+            or (hashed and old.endpoints != service.endpoints)
+        ):
+            self.picker = balance.make_picker(service.balance, service.endpoints, node)
+            self.prefers_node = prefers_node
         limits = service.limits
         self.hedges = service.retries.hedge_after > 0.0
         self.traces = spans or service.trace is not None

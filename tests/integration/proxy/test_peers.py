@@ -4,6 +4,7 @@ authenticated TLS, and nothing else gets through that port."""
 import asyncio
 import contextlib
 import hashlib
+import math
 import os
 import socket
 import ssl
@@ -24,10 +25,19 @@ from proxy.peer.protocol import (
     encode_request,
     read_name,
 )
+from proxy.policy import locality
 from proxy.request import upstream
 from proxy.transport import upstream_tls
 from proxy.transport.connect import RESET
-from proxy.wire.snapshot import Balance, Endpoint, Parking, Retries, UpstreamTls
+from proxy.wire.snapshot import (
+    Balance,
+    Endpoint,
+    Generation,
+    Parking,
+    Retries,
+    Snapshot,
+    UpstreamTls,
+)
 from tests.support.certificate_authority import Authority, server_context
 from tests.support.http2_origin import echo as echo_http2
 from tests.support.http2_origin import http2_origin, with_http2
@@ -115,6 +125,34 @@ async def test_a_refusal_is_known_before_a_byte_is_sent(tmp_path: Path) -> None:
         sent = b"".join(visit.raw for visit in good.visits)
         assert [sent.count(b"once-%d" % number) for number in range(6)] == [1] * 6
         assert s.peer.refused()["peer-refused"] >= 1
+
+
+@on_uvloop
+async def test_endpoints_of_the_own_node_are_preferred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locality, "ADJUST_SECONDS", math.inf)  # half of the requests stay
+    async with peer_scene(tmp_path) as s:
+        here, *others = [await s.front.origin(answers(OK)) for _ in range(4)]
+        one = service(here, *others, balance=Balance("least-request"))
+        nodes = [SENDER.upper(), RECEIVER, RECEIVER, RECEIVER]
+        ends = [
+            msgspec.structs.replace(e, node=n) for e, n in zip(one.endpoints, nodes, strict=True)
+        ]
+        alone = msgspec.structs.replace(one, endpoints=tuple(ends[:1]))
+        spread = msgspec.structs.replace(one, endpoints=tuple(ends))
+        s.peer.plane.install(Snapshot(Generation(1, 1), services=(spread,), peers=s.peers()))
+        for service_now, prefers in ((alone, False), (spread, True)):
+            s.front.install(service_now, peers=s.peers())
+            assert s.front.plane.services["shop"].prefers_node is prefers
+        client = await s.front.client()
+        for _ in range(200):
+            await client.send(get())
+            assert (await client.response())[0] == 200
+        (report,) = s.front.plane.report(0.0, 1.0).services
+        served = {each.id: each.succeeded for each in report.endpoints}
+        assert 90 < served["shop-0"] < 180, "a quarter without a preference"
+        assert all(served[each.id] for each in ends)
 
 
 @on_uvloop

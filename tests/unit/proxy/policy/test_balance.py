@@ -31,6 +31,7 @@ class Replica:
     latency: float = 0.0
     weight: float = 1.0
     fast_failing: bool = False
+    node: str = ""
 
 
 def replicas(count: int, **fields: float) -> tuple[Replica, ...]:
