@@ -331,6 +331,8 @@ class NodeStatus(Value, frozen=True):
     - `drain`: how far the drain is; empty: it is not being drained.
     - `problem`: why the last drain failed.
     - `proxy`: its proxy, if that has joined (`meshd node join`).
+    - `has_proxy`: whether proxies of other nodes reach it through its own one.
+    - `needs_proxy`: whether mesh-managed services are placed on it only then.
     """
 
     name: str
@@ -348,6 +350,8 @@ class NodeStatus(Value, frozen=True):
     drain: str = ""
     problem: str = ""
     proxy: NodeProxyStatus | None = None
+    has_proxy: bool = True
+    needs_proxy: bool = False
 
 
 class NodeDrain(Value, frozen=True):

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from meshd.capacity.allocate import GIB, ROUNDING
 from meshd.model.desired import DesiredService
-from meshd.model.placement import allowed_nodes
+from meshd.model.placement import allowed_nodes, describe_unreachable
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ALIVE, ENDED
 from meshd.model.runtime import Availability, Node
@@ -126,6 +126,8 @@ def _find_problem(
         return None  # it has one on each of the other nodes already
     names = {node.name for node in allowed_nodes(spec, [room.node for room in rooms])}
     fitting = [room for room in rooms if room.node.name in names]
+    if not fitting and not spec.plain and not any(room.node.is_reachable for room in rooms):
+        return f"no other node can take it: {describe_unreachable(room.node for room in rooms)}"
     if not fitting:
         return f"no other node meets deploy.placement.constraints {', '.join(spec.constraints)}"
     taken = set().union(*apart.values())

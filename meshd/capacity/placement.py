@@ -6,7 +6,7 @@
 
 from collections.abc import Sequence
 
-from meshd.model.placement import meets
+from meshd.model.placement import describe_unreachable, meets
 from meshd.model.runtime import Node
 from meshd.spec.model import Service
 
@@ -17,9 +17,12 @@ def check(services: Sequence[Service], nodes: Sequence[Node], swarm: bool = Fals
     problems = []
     for service in services if nodes else ():
         wanted = service.constraints if swarm else service.placement
-        allowed = [node for node in nodes if all(meets(node, each) for each in wanted)]
+        meeting = [node for node in nodes if all(meets(node, each) for each in wanted)]
+        allowed = [node for node in meeting if service.plain or node.is_reachable]
         most = service.most_per_node * len(allowed)
-        if not allowed:
+        if meeting and not allowed:
+            problems.append(f"service {service.name}: {describe_unreachable(meeting)}")
+        elif not allowed:
             problems.append(
                 f"service {service.name}: no node meets deploy.placement.constraints "
                 f"{', '.join(wanted)}; the nodes are {', '.join(map(_describe, nodes))}"

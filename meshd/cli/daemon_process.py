@@ -75,6 +75,7 @@ class DaemonOptions:
     - `node_listen`: address for the proxies of other nodes; empty: none.
     - `authority_file`: file with the authority of the mesh; empty: the state has it.
     - `peer_listen`: address at which the proxy of this host accepts those of other nodes.
+    - `allow_clear_text`: whether requests go in clear text to nodes without a proxy.
     - `record`: whether the proxy workers have a flight recorder.
     - `filter_host`: limit what containers of internal networks reach on the host.
     """
@@ -95,6 +96,7 @@ class DaemonOptions:
     node_listen: str = ""
     authority_file: str = ""
     peer_listen: str = ""
+    allow_clear_text: bool = False
 
     def config(self) -> SupervisorConfig:
         """Return the configuration of the supervisor and its children. The keeper starts first
@@ -110,6 +112,7 @@ class DaemonOptions:
                 *(("--lease", self.lease) if self.lease else ()),
                 *((f"--node-listen={self.node_listen}",) if self.node_listen else ()),
                 *((f"--authority-file={self.authority_file}",) if self.authority_file else ()),
+                *(("--allow-clear-text",) if self.allow_clear_text else ()),
                 *_edge_arguments(self.proxy),
                 *_api_arguments(self.api),
                 *_ui_arguments(self.ui),

@@ -79,6 +79,8 @@ class NodeManager:
                     drain=_describe_drain(node, here, now),
                     problem=self._problems.get(node.name, ""),
                     proxy=proxies.pop(node.name.lower(), None),
+                    has_proxy=node.has_proxy,
+                    needs_proxy=node.needs_proxy,
                 )
             )
         # A node without an engine of the runtime may have a proxy.

@@ -52,6 +52,7 @@ async def _main(options: argparse.Namespace) -> None:
             lease=options.lease,
             node_listen=options.node_listen,
             authority_file=options.authority_file,
+            allow_clear_text=options.allow_clear_text,
             acme=read_acme(os.environ.get(ACME_VARIABLE, "")),
         )
     )
@@ -112,6 +113,7 @@ def main() -> int:
     parser.add_argument("--lease", default="", metavar="NAME")
     parser.add_argument("--node-listen", default="", metavar="ADDRESS")
     parser.add_argument("--authority-file", default="", metavar="FILE")
+    parser.add_argument("--allow-clear-text", action="store_true")
     options = parser.parse_args()
     set_up_logging()
     gc.set_threshold(*GC_THRESHOLDS)

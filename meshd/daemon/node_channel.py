@@ -5,13 +5,15 @@ The modules of `meshd.node_proxy` are imported here, on use: their libraries tak
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshd.model.event import Kind
-from meshd.publish.compile import NO_PEERS, PeerSettings
+from meshd.model.peers import PeerSettings
 from meshd.publish.publisher import Publisher
 from meshd.store.store import Store
+from proxy.peer.files import AUTHORITY_FILE, CERTIFICATE_FILE
 from proxy.wire.report import Message
 from proxy.wire.snapshot import Snapshot
 
@@ -25,6 +27,9 @@ class NodeChannel:
     address. `authority_file`: file with the authority of the mesh; empty: it is in the state.
 
     - `take`: takes the messages of the supervisor of this host.
+
+    `own_node` returns the node of this process, empty while it is not known. `allow_clear_text`:
+    whether requests go in clear text to nodes without a proxy.
     """
 
     def __init__(
@@ -33,14 +38,24 @@ class NodeChannel:
         on_message: Callable[[Message], None],
         record: Callable[[Kind, str], object],
         now: Callable[[], float],
+        state: Path,
+        own_node: Callable[[], str],
         held: Snapshot | None = None,
         authority_file: str = "",
+        *,
+        allow_clear_text: bool = True,
     ) -> None:
         self._address = address
         self._authority_file = authority_file
+        self._state = state
         self._record = record
         self._now = now
-        self._peers = NO_PEERS
+        self._own_node = own_node
+        self._peers = PeerSettings(
+            required=bool(address) and not allow_clear_text,
+            certificate=str(state / CERTIFICATE_FILE),
+            authority=str(state / AUTHORITY_FILE),
+        )
         self.proxies: NodeProxies | None = None
         self.take = on_message
         if address:
@@ -59,20 +74,18 @@ class NodeChannel:
 
     def peers(self) -> PeerSettings:
         """Return how proxies reach endpoints of other nodes; the same value until that changes."""
-        if self.proxies is not None and self.proxies.peers is not self._peers.ports:
-            self._peers = PeerSettings(self.proxies.peers)
+        if self.proxies is not None:
+            ports, own, lost = self.proxies.peers, self._own_node(), self.proxies.lost()
+            known = self._peers
+            if ports is not known.ports or own != known.own_node or lost != known.lost:
+                self._peers = replace(known, ports=ports, own_node=own, lost=lost)
         return self._peers
 
     def make_server(
-        self,
-        state: Path,
-        store: Store,
-        publisher: Publisher,
-        leads: Callable[[], bool],
-        own_node: Callable[[], str],
+        self, store: Store, publisher: Publisher, leads: Callable[[], bool]
     ) -> "NodeServer | None":
-        """Return the port for nodes; None without an address. `own_node` returns the node of this
-        process, empty while it is not known. Raises BadAuthority, StoreWriteError."""
+        """Return the port for nodes; None without an address. Raises BadAuthority,
+        StoreWriteError."""
         if self.proxies is None:
             return None
         from meshd.node_proxy.authority import (
@@ -88,13 +101,13 @@ class NodeChannel:
         keys = table.authority(lambda: make_authority(self._now()), given)
         return NodeServer(
             self._address,
-            state,
+            self._state,
             MeshAuthority(*keys),
             table,
             self.proxies,
             publisher.raise_above,
             leads,
-            own_node,
+            self._own_node,
             self._record,
             self._now,
         )

@@ -134,6 +134,7 @@ class DaemonSettings:
     - `lease`: name of the lease of which one holder leads; empty: there are no others.
     - `node_listen`: address (`HOST:PORT`) for the proxies of other nodes; empty: there are none.
     - `authority_file`: file with the authority of the mesh; empty: the state has it.
+    - `allow_clear_text`: whether requests go in clear text to nodes without a proxy.
     """
 
     state: Path
@@ -151,6 +152,7 @@ class DaemonSettings:
     lease: str = ""
     node_listen: str = ""
     authority_file: str = ""
+    allow_clear_text: bool = False
 
 
 ENGINE_FOLDERS: Final = dict.fromkeys(("docker", "swarm"), (Path("/var/lib/docker"),))
@@ -270,7 +272,10 @@ class Parts:
         self._ingest = ingest
         self._clock = clock
         runtime = self._runtime = make_runtime(
-            settings.runtime, settings.state, leadership.remaining if leadership else None
+            settings.runtime,
+            settings.state,
+            leadership.remaining if leadership else None,
+            lambda: channel.peers(),  # noqa: PLW0108 (made below)
         )
         self._zero_feed = ScaleFromZeroFeed(counters, clock)
         call_edges = CallEdges()
@@ -290,8 +295,11 @@ class Parts:
             worker_events.take,
             lambda kind, text: events.record(clock(), kind, text),
             clock,
+            settings.state,
+            lambda: runtime.own_node,
             held_snapshot,
             settings.authority_file,
+            allow_clear_text=settings.allow_clear_text,
         )
         virtual = VirtualAddresses(VirtualAddressLog(store))
         gateways = Gateways(runtime, virtual, ipv6=has_ipv6())
@@ -299,11 +307,7 @@ class Parts:
             settings.state / "feed.sock", store.next_epoch(), channel.take, channel.proxies
         )
         self._node_server = channel.make_server(
-            settings.state,
-            store,
-            publisher,
-            lambda: leadership is None or leadership.remaining() > 0,
-            lambda: runtime.own_node,
+            store, publisher, lambda: leadership is None or leadership.remaining() > 0
         )
         watch = self._watch = RuntimeWatcher(runtime, wake.set)
         claims = ProjectClaims(
@@ -465,7 +469,7 @@ class Parts:
             ),
             admission=admission,
             deployments=deployments,
-            progress=ProgressTracker(runtime, store, reconciler, lookup),
+            progress=ProgressTracker(runtime, store, reconciler, lookup, lambda: admission.nodes),
             rollouts=RolloutManager(
                 store,
                 stores.releases,

@@ -17,6 +17,8 @@ from typing import Any, Final
 import msgspec
 
 from meshd.discovery.listening import find_hint
+from meshd.discovery.peer_probe import connect_through
+from meshd.model.peers import PeerHop
 from meshd.model.replica import DEFAULT_PATH, NO_ANSWER, REFUSED, UNKNOWN_PATH, ProbeResult
 from meshd.spec.model import HealthCheck
 from proxy import http2
@@ -55,10 +57,12 @@ class ProbeOpening(msgspec.Struct, frozen=True):
 
     - `tls`: how they are encrypted; None for connections in the clear.
     - `proxy_protocol`: version of their PROXY header; empty for none.
+    - `peer`: the proxy of another node that they go through; None: they go to the address.
     """
 
     tls: UpstreamTls | None = None
     proxy_protocol: str = ""
+    peer: PeerHop | None = None
 
 
 PLAIN: Final = ProbeOpening()
@@ -216,6 +220,8 @@ async def probe(
 ) -> str | None:
     """Probe once, over the Unix socket at `path` if it is set. Return the problem, for people; None
     if the answer is good."""
+    if opening.peer is not None and not opening.peer.port:
+        return f"node {opening.peer.node} has no proxy: run `meshd node join` there"
     try:
         async with asyncio.timeout(health.timeout):
             alpn = _GRPC_ALPN if health.type == "grpc" else HTTP1_ALPN
@@ -261,10 +267,14 @@ async def _connect(
     tls = opening.tls
     if tls is not None:
         options = {"ssl": get_client(tls, alpn).context(), "server_hostname": tls.server_name}
-    if opening.proxy_protocol:
-        sock = await _connect_socket(host, port, path)
-        # A new connection takes far more bytes at once than the header has.
-        sock.send(build_header(opening.proxy_protocol))
+    if opening.proxy_protocol or opening.peer is not None:
+        if opening.peer is not None:
+            sock = await connect_through(host, port, opening.peer)
+        else:
+            sock = await _connect_socket(host, port, path)
+        if opening.proxy_protocol:
+            # A new connection takes far more bytes at once than the header has.
+            sock.send(build_header(opening.proxy_protocol))
         return await asyncio.open_connection(sock=sock, limit=MAX_HEAD, **options)
     if path:
         return await asyncio.open_unix_connection(path, limit=MAX_HEAD, **options)

@@ -5,7 +5,7 @@ Swarm's: `node.hostname` is the name of a node, `node.labels.KEY` and `engine.la
 of it or its engine. Values are compared without case; a missing label is the empty value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from meshd.model.runtime import Node
 from meshd.spec.model import Service
@@ -38,8 +38,23 @@ def _value(node: Node, name: str) -> str:
 
 
 def allowed_nodes(service: Service, nodes: Sequence[Node]) -> list[Node]:
-    """Return the nodes that satisfy all constraints of a service."""
-    return [node for node in nodes if all(meets(node, each) for each in service.constraints)]
+    """Return the nodes that satisfy all constraints of a service, and from which the mesh reaches
+    it, if it is mesh-managed."""
+    return [
+        node
+        for node in nodes
+        if (service.plain or node.is_reachable)
+        and all(meets(node, each) for each in service.constraints)
+    ]
+
+
+def describe_unreachable(nodes: Iterable[Node]) -> str:
+    """Return which nodes get no mesh-managed services, why, and what to do; empty for none."""
+    names = [node.name for node in nodes if not node.is_reachable]
+    if not names:
+        return ""
+    have = "nodes {} have" if len(names) > 1 else "node {} has"
+    return f"{have.format(', '.join(sorted(names)))} no proxy: run `meshd node join` there"
 
 
 def count_global(service: Service, nodes: Sequence[Node]) -> int:

@@ -111,6 +111,10 @@ class Node:
     - `engine`: version of its engine.
     - `reserved_cpus`, `reserved_memory`: what its tasks reserve, those of others included.
     - `drain_until`: until when meshd moves its replicas to other nodes (Unix time); 0: it does not.
+    - `has_proxy`: whether its proxy is part of the mesh, so that calls to and from it are
+      encrypted.
+    - `needs_proxy`: whether mesh-managed services are placed there only if it has one.
+    - `lost_proxy`: whether that is not connected now, so that new replicas could not be probed.
     """
 
     name: str
@@ -127,6 +131,14 @@ class Node:
     drain_until: float = 0.0
     id: str = ""
     platform: str = ""
+    has_proxy: bool = True
+    needs_proxy: bool = False
+    lost_proxy: bool = False
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether proxies may send requests to replicas there."""
+        return self.has_proxy or not self.needs_proxy
 
     @property
     def takes_replicas(self) -> bool:

@@ -107,6 +107,8 @@ class NodeProxies:
         held: Snapshot | None = None,
     ) -> None:
         self.peers: dict[str, int] = dict(held.peers) if held is not None else {}
+        self._own = ""
+        self._began = clock()
         self._snapshots = snapshots
         self._on_message = on_message
         self._record = record
@@ -130,6 +132,7 @@ class NodeProxies:
             self._send_workers()
             return
         if isinstance(message, Listening) and message.peer is not None:
+            self._own = message.peer.name
             self._set_peer(message.peer.name, message.peer.port)
         self._on_message(message)
 
@@ -159,6 +162,21 @@ class NodeProxies:
         return all(
             self._is_drained_by(node, endpoint, unused_since) for node in self._nodes.values()
         )
+
+    def lost(self) -> frozenset[str]:
+        """Return the nodes whose proxies are not connected, and were not a moment ago. They let no
+        probes through to new replicas."""
+        before = self._clock() - LOST_SECONDS
+        return frozenset(
+            name
+            for name in self.peers
+            if name != self._own and self._is_lost(self._nodes.get(name), before)
+        )
+
+    def _is_lost(self, node: NodeProxy | None, before: float) -> bool:
+        if node is None:  # known from a snapshot of a process before
+            return self._began < before
+        return node.send is None and node.since < before
 
     def has_installed(self, generation: Generation) -> bool:
         """Return whether every worker of every connected node has this snapshot."""

@@ -7,12 +7,13 @@ that the order of a caller's values never looks like a change.
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
+from meshd.model.peers import NO_PEERS, PeerSettings
 from meshd.model.service_key import port_key, service_key
 from meshd.publish.filters import compile_filters
 from meshd.spec import model
@@ -38,20 +39,7 @@ class EdgeSettings:
     via: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PeerSettings:
-    """How proxies reach endpoints of other nodes.
-
-    - `ports`: the port of each node's proxy for others, by name of the node in lower case; 0: none.
-    - `required`: whether clear text is forbidden to nodes without a proxy.
-    """
-
-    ports: Mapping[str, int] = field(default_factory=dict)
-    required: bool = False
-
-
 _NO_EDGE: Final = EdgeSettings()
-NO_PEERS: Final = PeerSettings()
 
 
 def compile_snapshot(
@@ -70,6 +58,7 @@ def compile_snapshot(
     certificates: tuple[wire.CertificateFiles, ...] = (),
     challenges: tuple[wire.AcmeChallenge, ...] = (),
     peers: PeerSettings = NO_PEERS,
+    starting: Sequence[wire.Endpoint] = (),
 ) -> wire.Snapshot:
     """Return the snapshot at `generation`.
 
@@ -88,6 +77,7 @@ def compile_snapshot(
       connections; those of others wait.
     - `certificates`, `challenges`: from a certificate authority, copied.
     - `peers`: how proxies reach endpoints of other nodes.
+    - `starting`: replicas on other nodes that are probed, and take no requests yet.
     """
     services: dict[str, wire.Service] = {}
     routes: list[wire.Route] = []
@@ -119,6 +109,7 @@ def compile_snapshot(
         challenges=challenges,
         peers=dict(sorted(peers.ports.items())),
         requires_peers=peers.required,
+        starting=tuple(sorted(starting, key=lambda each: each.id)),
     )
 
 

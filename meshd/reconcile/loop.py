@@ -42,6 +42,7 @@ from meshd.model.operation import (
     StopReplica,
     VolumeOperation,
 )
+from meshd.model.peers import NO_PEERS, PeerSettings
 from meshd.model.replica import RandomSource, Replica, Version
 from meshd.model.request import (
     DiscardStaged,
@@ -58,7 +59,7 @@ from meshd.model.request import (
     StageVolume,
 )
 from meshd.model.runtime import CommandResult, Node, ObservedReplica
-from meshd.publish.compile import NO_PEERS, EdgeSettings, PeerSettings
+from meshd.publish.compile import EdgeSettings
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.desired_state import DesiredStateBuilder

@@ -7,6 +7,8 @@ sends snapshots.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from meshd.certificates.values import ServedCertificates
 from meshd.discovery.endpoints import (
     endpoints_by_service,
@@ -15,10 +17,11 @@ from meshd.discovery.endpoints import (
 )
 from meshd.discovery.probe import PLAIN, ProbeOpening, Prober, ProbeTarget
 from meshd.model.desired import Desired
+from meshd.model.peers import PeerHop, PeerSettings
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ENDED, Phase
 from meshd.model.runtime import ObservedReplica, ReplicaState
-from meshd.publish.compile import EdgeSettings, PeerSettings, compile_snapshot, compile_upstream_tls
+from meshd.publish.compile import EdgeSettings, compile_snapshot, compile_upstream_tls
 from meshd.publish.gateways import Gateways
 from meshd.publish.port_changes import PortFacts
 from meshd.publish.publisher import Publisher
@@ -27,7 +30,7 @@ from meshd.reconcile.execute.host_names import HostNames, HostNamesWriter
 from meshd.reconcile.execute.port_redirects import PortRedirectWriter
 from meshd.reconcile.execute.replica_spec import credential
 from meshd.spec.model import HealthCheck, Service
-from proxy.wire.snapshot import Snapshot, Split
+from proxy.wire.snapshot import Endpoint, Snapshot, Split
 
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 _LEAVING = (Phase.DRAINING, Phase.STOPPING)
@@ -102,8 +105,9 @@ class SnapshotUpdater:
         if inputs == self._inputs:
             return
         self._inputs = inputs
-        self._prober.set_targets(self._probe_targets(replicas, listed))
-        self._publish(replicas, jobs, guests, splits, served, peers)
+        probed = self._probe_targets(replicas, listed, peers)
+        self._publish(replicas, jobs, guests, splits, served, peers, _find_starting(probed))
+        self._prober.set_targets(probed)
         self._host_names.set_wanted(self._wanted_names(replicas, listed))
 
     def _move_ports(
@@ -150,6 +154,8 @@ class SnapshotUpdater:
         """Return the plain services that were mesh-managed until their current rollout, which is
         not over or only just is."""
         known = self._gateways.virtual.services()
+        if not known:  # where no service has a virtual address
+            return frozenset()
         return frozenset(
             service.key
             for service in desired.services
@@ -178,12 +184,16 @@ class SnapshotUpdater:
         return found
 
     def _probe_targets(
-        self, replicas: Sequence[Replica], listed: Mapping[str, ObservedReplica]
+        self,
+        replicas: Sequence[Replica],
+        listed: Mapping[str, ObservedReplica],
+        peers: PeerSettings,
     ) -> dict[str, ProbeTarget]:
         """Return a target for each replica that runs and is not plain; among those that leave only
         for adopted ones, since they may come back."""
         targets: dict[str, ProbeTarget] = {}
         checks: dict[str, tuple[HealthCheck, ProbeOpening]] = {}
+        on_nodes = self._gateways.has_nodes
         for replica in replicas:
             seen = listed.get(replica.name)
             if seen is None or seen.host is None or seen.state not in _RUNS or replica.plain:
@@ -206,7 +216,7 @@ class SnapshotUpdater:
                 health=check[0],
                 incarnation=(seen.runtime_id, seen.started_at),
                 proven=replica.phase is Phase.READY,
-                opening=check[1],
+                opening=_open_through(check[1], peers.find_hop(replica.node) if on_nodes else None),
                 alternatives=seen.alternatives,
                 pid=seen.pid,
             )
@@ -220,6 +230,7 @@ class SnapshotUpdater:
         splits: Mapping[str, Split],
         served: ServedCertificates,
         peers: PeerSettings,
+        starting: Sequence[Endpoint],
     ) -> None:
         credentials, callers = {}, {**guests, **services_by_address(replicas)}
         if self._gateways.uses_tokens:
@@ -241,6 +252,7 @@ class SnapshotUpdater:
             certificates=served.certificates,
             challenges=served.challenges,
             peers=peers,
+            starting=starting,
         )
         self._publisher.publish(snapshot)
 
@@ -251,6 +263,19 @@ def build_probe_opening(service: Service) -> ProbeOpening:
     if upstream.tls is None and upstream.proxy_protocol is None:
         return PLAIN
     return ProbeOpening(compile_upstream_tls(service), upstream.proxy_protocol or "")
+
+
+def _open_through(opening: ProbeOpening, peer: PeerHop | None) -> ProbeOpening:
+    return opening if peer is None else msgspec.structs.replace(opening, peer=peer)
+
+
+def _find_starting(targets: Mapping[str, ProbeTarget]) -> list[Endpoint]:
+    """Return the replicas that are probed through the proxies of their nodes, and do not serve."""
+    return [
+        Endpoint(id=name, host=target.host, port=target.port, node=target.opening.peer.node)
+        for name, target in targets.items()
+        if target.opening.peer is not None and target.opening.peer.port and not target.proven
+    ]
 
 
 def _open_at_start(held: Snapshot | None) -> frozenset[str]:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from meshd.model.peers import PeerSettings
 from meshd.runtime.base import Runtime, RuntimeUnavailable
 from meshd.runtime.docker.endpoint import find_endpoint
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.runtime.swarm.runtime import SwarmRuntime
+from meshd.runtime.swarm.view import no_peers
 from meshd.spec.model import Project
 
 Name = Literal["docker", "process", "swarm"]
@@ -67,11 +69,17 @@ async def _choose_swarm() -> Choice:
     return Choice("swarm", f"swarm runtime: {len(nodes)} nodes take replicas ({names})")
 
 
-def make_runtime(name: Name, state: Path, may_change: Callable[[], float] | None = None) -> Runtime:
+def make_runtime(
+    name: Name,
+    state: Path,
+    may_change: Callable[[], float] | None = None,
+    peers: Callable[[], PeerSettings] = no_peers,
+) -> Runtime:
     """Create the runtime of that name; `state` is the directory of the keeper's socket.
-    `may_change`: for how many seconds this process leads the others; None: there are no others."""
+    `may_change`: for how many seconds this process leads the others; None: there are no others.
+    `peers` returns which nodes have a proxy."""
     if name == "swarm":
-        return SwarmRuntime(may_change)
+        return SwarmRuntime(may_change, peers)
     return DockerRuntime() if name == "docker" else ProcessRuntime(state)
 
 

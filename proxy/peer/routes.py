@@ -12,7 +12,7 @@ from proxy.ipc.config import PeerConfig
 from proxy.peer.files import read_node
 from proxy.peer.protocol import PEER_ALPN, certificate_name
 from proxy.transport.upstream_tls import TlsClient, TlsEndpoint, make_context
-from proxy.wire.snapshot import Endpoint, Service, Snapshot, UpstreamTls
+from proxy.wire.snapshot import Endpoint, Snapshot, UpstreamTls
 
 PEER_SECONDS: Final = 15.0
 """Seconds after which a connection through another proxy takes no further request. A worker of that
@@ -45,16 +45,18 @@ class PeerRoutes:
     def __init__(self, config: PeerConfig | None = None) -> None:
         self.own_node = ""
         self._config = config
-        self._client = _make_client(config) if config is not None else None
+        self._client: TlsClient | None = None
+        if config is not None:
+            self._client = make_client(config.certificate, config.authority)
         self._ports: Mapping[str, int] = {}
         self._requires = False
         self._routes: dict[str, PeerRoute] = {}
-        self._services: tuple[Service, ...] = ()
+        self._snapshot: Snapshot | None = None
         self._own: dict[int, str] | None = None
 
     def install(self, snapshot: Snapshot) -> None:
         """Take the proxies of nodes from a snapshot. Ways that did not change stay the same."""
-        self._services, self._own = snapshot.services, None
+        self._snapshot, self._own = snapshot, None
         self._ports, self._requires = snapshot.peers, snapshot.requires_peers
         if self._config is not None and not self.own_node:
             self.own_node = read_node(self._config.certificate)
@@ -87,7 +89,7 @@ class PeerRoutes:
     def find_own(self, port: int) -> str:
         """Return the address of the endpoint of this node at a port; empty if there is none."""
         if self._own is None:
-            self._own = dict(_list_own(self._services, self.own_node)) if self.own_node else {}
+            self._own = dict(_list_own(self._snapshot, self.own_node)) if self.own_node else {}
         return self._own.get(port, "")
 
     def is_member(self, node: str) -> bool:
@@ -99,15 +101,19 @@ NO_PEERS: Final = PeerRoutes()
 """For a data plane that knows no other nodes."""
 
 
-def _list_own(services: Iterable[Service], node: str) -> Iterable[tuple[int, str]]:
-    for service in services:
-        for endpoint in service.endpoints:
+def _list_own(snapshot: Snapshot | None, node: str) -> Iterable[tuple[int, str]]:
+    """Yield port and address of all replicas of a node."""
+    if snapshot is None:
+        return
+    for group in (snapshot.starting, *(service.endpoints for service in snapshot.services)):
+        for endpoint in group:
             if endpoint.host and endpoint.node.lower() == node:
                 yield endpoint.port, endpoint.host
 
 
-def _make_client(config: PeerConfig) -> TlsClient:
-    settings = UpstreamTls(ca=config.authority, cert=config.certificate)
+def make_client(certificate: str, authority: str) -> TlsClient:
+    """Return the settings of connections to other proxies, with these files."""
+    settings = UpstreamTls(ca=authority, cert=certificate)
     return TlsClient(settings, alpn=PEER_ALPN, make=_make_context)
 
 

@@ -78,6 +78,7 @@ class SnapshotDelta(Frozen, frozen=True):
     challenges: tuple[AcmeChallenge, ...] | None = None
     peers: dict[str, int] | None = None
     requires_peers: bool | None = None
+    starting: tuple[Endpoint, ...] | None = None
 
 
 T = TypeVar("T")
@@ -89,6 +90,7 @@ _WHOLE: Final = (
     "challenges",
     "peers",
     "requires_peers",
+    "starting",
 )
 """Fields that are sent as a whole: short, or seldom changed."""
 _MAPPINGS: Final = ("credentials", "callers", "virtual")

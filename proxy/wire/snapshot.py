@@ -477,6 +477,8 @@ class Snapshot(Frozen, frozen=True, omit_defaults=True):
       case; 0: it has none. Endpoints on other nodes are reached through the proxy there
     - `requires_peers`: whether endpoints on other nodes without a proxy get no connections; if not,
       they get them in clear text
+    - `starting`: replicas that take no requests yet, on nodes with a proxy, which lets probes
+      through to them
     """
 
     generation: Generation
@@ -492,6 +494,7 @@ class Snapshot(Frozen, frozen=True, omit_defaults=True):
     challenges: tuple[AcmeChallenge, ...] = ()
     peers: dict[str, int] = msgspec.field(default_factory=dict)
     requires_peers: bool = False
+    starting: tuple[Endpoint, ...] = ()
 
 
 class SnapshotUpdate(Frozen, frozen=True, omit_defaults=True):
@@ -515,6 +518,7 @@ class SnapshotUpdate(Frozen, frozen=True, omit_defaults=True):
     challenges: tuple[AcmeChallenge, ...] = ()
     peers: dict[str, int] = msgspec.field(default_factory=dict)
     requires_peers: bool = False
+    starting: tuple[Endpoint, ...] = ()
 
 
 class MissingService(Exception):
@@ -541,6 +545,7 @@ def difference(old: Snapshot | None, new: Snapshot) -> SnapshotUpdate:
         challenges=new.challenges,
         peers=new.peers,
         requires_peers=new.requires_peers,
+        starting=new.starting,
     )
 
 
@@ -569,4 +574,5 @@ def apply(old: Snapshot | None, update: SnapshotUpdate) -> Snapshot:
         challenges=update.challenges,
         peers=update.peers,
         requires_peers=update.requires_peers,
+        starting=update.starting,
     )

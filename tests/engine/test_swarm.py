@@ -377,7 +377,7 @@ async def test_an_application_on_three_nodes_under_load(tmp_path: Path, engine_i
                 counts[await fetch(nodes[0].address, 8080)] += 1
 
         try:
-            started = await mesh.up(text)
+            started = await mesh.up(text, "--allow-clear-text")
             assert started.code == 0, started.err
             load_task = asyncio.create_task(send_requests())
             api = await mesh.service("api")
@@ -417,7 +417,8 @@ async def test_nodes_are_drained_filled_and_lost_under_load(
         mesh = TestMesh(tmp_path, "swarm", address, environment, nodes[0].inside)
         load = Load(nodes[0].address, 8080)
         try:
-            started = await mesh.up(text.replace("replicas: 2", "replicas: 6"))
+            six = text.replace("replicas: 2", "replicas: 6")
+            started = await mesh.up(six, "--allow-clear-text")
             assert started.code == 0, started.err
             load.start(4)
 

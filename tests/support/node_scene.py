@@ -22,6 +22,7 @@ from proxy.wire.report import (
     SUPERVISOR,
     Ack,
     Hello,
+    Listening,
     Message,
     Peer,
     Publish,
@@ -102,7 +103,12 @@ class Node:
 
     def _greeting(self) -> list[Message]:
         generation = self.snapshot.generation
-        return [Hello(SUPERVISOR, generation), Workers((1,)), Ack(1, generation)]
+        return [
+            Hello(SUPERVISOR, generation),
+            Listening({}, self.peer),
+            Workers((1,)),
+            Ack(1, generation),
+        ]
 
     def _publish(self, message: Publish | PublishDelta) -> Message | None:
         if message.generation <= self.snapshot.generation:

@@ -126,7 +126,7 @@ class PeerScene:
                 requires_peers=self.requires,
             )
         )
-        routes = () if isinstance(self.front, TcpScene) else None
+        routes = () if isinstance(self.front, TcpScene) or not services else None
         self.front.install(*on_node, routes=routes, peers=found, requires_peers=self.requires)
 
 

@@ -10,7 +10,6 @@ from meshd.api.dto import NodeStatus
 from meshd.cli import output
 from meshd.cli.options import state_option, wide_output_option
 from meshd.cli.session import connect, run_async
-from meshd.model.node_proxy import NodeProxyStatus
 
 COLUMNS: Final = (
     "node", "state", "availability", "role", "address", "engine", "replicas", "cpus free",
@@ -42,13 +41,27 @@ async def command(as_json: bool, state: Path) -> int:
             output.print_line(f"{node.name} is being drained: {node.drain}")
         if node.problem:
             output.print_error(node.problem)
+    missing = [node.name for node in found if not node.has_proxy]
+    if missing:
+        allowed = all(not node.needs_proxy for node in found)
+        output.print_error(
+            f"no proxy on {', '.join(missing)}: run `meshd node join` there; "
+            + (
+                "calls to and from there are in clear text (--allow-clear-text)"
+                if allowed
+                else "mesh-managed services are not placed there"
+            )
+        )
     return output.OK
 
 
-def format_proxy(proxy: NodeProxyStatus | None) -> str:
+def format_proxy(node: NodeStatus) -> str:
     """Return the state of a node's own proxy, with its generation while it is connected."""
+    proxy = node.proxy
     if proxy is None:
-        return "-"
+        if node.has_proxy:
+            return "-"
+        return "none" if node.needs_proxy else "none, clear text"
     if proxy.state == "lost":
         return f"lost since {output.format_time(proxy.since)}" if proxy.since else "lost"
     epoch, number = proxy.generation
@@ -68,7 +81,7 @@ def node_row(node: NodeStatus, *, wide: bool) -> Sequence[str]:
         f"{max(0.0, node.cpus - node.reserved_cpus):g} of {node.cpus:g}",
         f"{output.format_bytes(max(0, node.memory - node.reserved_memory))} of "
         f"{output.format_bytes(node.memory)}",
-        format_proxy(node.proxy),
+        format_proxy(node),
     ]
     if wide:
         labels = " ".join(f"{name}={value}" for name, value in sorted(node.labels.items()))

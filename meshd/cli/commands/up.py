@@ -121,6 +121,12 @@ def check_lease(_context: click.Context, _option: click.Parameter, name: str) ->
 )
 @proxy_options.peer_listen_option
 @click.option(
+    "--allow-clear-text",
+    is_flag=True,
+    help="Swarm only: also use nodes without a proxy (`meshd node join`); requests to replicas "
+    "there, and their calls, are not encrypted.",
+)
+@click.option(
     "--no-record",
     is_flag=True,
     help="Do not remember the last requests in the proxy workers for `meshd record`.",
@@ -147,6 +153,7 @@ async def command(
     node_listen: str,
     authority_file: str | None,
     peer_listen: str,
+    allow_clear_text: bool,
     no_record: bool,
     take_over: bool,
     seconds: float,
@@ -201,6 +208,7 @@ async def command(
             node_listen=node_listen or (f"0.0.0.0:{NODE_PORT}" if runtime == "swarm" else ""),
             authority_file=authority_file or "",
             peer_listen=peer_listen,
+            allow_clear_text=allow_clear_text,
         )
         async with daemon_process.start_lock(state):
             if await check_running(options):

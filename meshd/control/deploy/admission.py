@@ -34,7 +34,10 @@ FIRST_PASS: Final = 10.0
 class Admission:
     """Compares what is requested with what the runtime, the nodes and the quotas allow. `jobs`
     returns the demand of the jobs that run, `listening` the addresses that the proxy listens on.
-    `orders_certificates`: whether the daemon has settings for that."""
+    `orders_certificates`: whether the daemon has settings for that.
+
+    `nodes` are those that took replicas at the last check.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Admission:
         self._listening = listening
         self._clock = clock
         self._orders_certificates = orders_certificates
+        self.nodes: Sequence[Node] = ()
 
     async def check(self, project: Project) -> None:
         """Raise Rejected if the project can never work here. Right after the start of the daemon,
@@ -74,7 +78,7 @@ class Admission:
             for feature in unsupported(service, self._runtime.capabilities)
             if feature.refuse
         ]
-        nodes = await self._runtime.nodes()
+        nodes = self.nodes = await self._runtime.nodes()
         problems += self._capacity_problems(project, nodes)
         others = [each for each in view.projects if each.name != project.name]
         problems += route_conflicts([*others, project])

@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from meshd.api.dto import PlanPreview
 from meshd.control.deploy.admission import Admission
+from meshd.control.deploy.node_warnings import find_node_warnings
 from meshd.control.deploy.preview import Preview
 from meshd.control.lookup import Lookup
 from meshd.model.errors import Rejected
@@ -87,6 +88,7 @@ class Deployments:
         if stored is not None and self._capabilities.volumes:
             impact += map(describe_abandoned, abandoned_volumes(stored.project, project))
         unsupported = unsupported_features(project, self._capabilities)
+        unsupported += find_node_warnings(project, self._admission.nodes)
         unprepared = {
             operation.service
             for each in operations

@@ -3,10 +3,14 @@
 Used by the control facade. `meshd.reconcile.progress` (pure) evaluates one service.
 """
 
+from collections.abc import Callable, Sequence
+
 from meshd.api.dto import DeployResult
+from meshd.control.deploy.node_warnings import find_node_warnings
 from meshd.control.lookup import Lookup
 from meshd.model.desired import DesiredService
 from meshd.model.release import Release
+from meshd.model.runtime import Node
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.progress import DeploymentProgress, deployment_progress
 from meshd.runtime.base import Runtime
@@ -18,9 +22,15 @@ class ProgressTracker:
     """Reads the progress from the state as of the last pass."""
 
     def __init__(
-        self, runtime: Runtime, store: Store, reconciler: Reconciler, lookup: Lookup
+        self,
+        runtime: Runtime,
+        store: Store,
+        reconciler: Reconciler,
+        lookup: Lookup,
+        nodes: Callable[[], Sequence[Node]],
     ) -> None:
         self._runtime = runtime
+        self._nodes = nodes
         self._store = store
         self._reconciler = reconciler
         self._lookup = lookup
@@ -43,7 +53,10 @@ class ProgressTracker:
             detail="\n".join(lines),
             plan=stored.plan,
             releases=releases,
-            unsupported=unsupported_features(stored.project, self._runtime.capabilities),
+            unsupported=(
+                *unsupported_features(stored.project, self._runtime.capabilities),
+                *find_node_warnings(stored.project, self._nodes()),
+            ),
         )
 
     def _progress(self, service: DesiredService) -> DeploymentProgress:

@@ -66,6 +66,9 @@ class SwarmNode:
     engine: str = ""
     drain_until: float = 0.0
     platform: str = ""
+    has_proxy: bool = True
+    needs_proxy: bool = False
+    lost_proxy: bool = False
 
     @property
     def takes_tasks(self) -> bool:
@@ -90,6 +93,9 @@ class SwarmNode:
             drain_until=self.drain_until,
             id=self.id,
             platform=self.platform,
+            has_proxy=self.has_proxy,
+            needs_proxy=self.needs_proxy,
+            lost_proxy=self.lost_proxy,
         )
 
 

@@ -26,16 +26,18 @@ class NodeChoice:
     - `node`: its node; None: the Swarm chooses.
     - `full`: nodes that must not get one, because they have the most replicas that they may have.
     - `apart`: nodes that must not get one, because of a service that it is to be apart from.
+    - `closed`: nodes that must not get one, because their proxy is missing or lost.
     """
 
     node: str | None = None
     full: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
 
     @property
     def excluded(self) -> tuple[str, ...]:
         """Nodes that must not get one."""
-        return (*self.full, *self.apart)
+        return (*self.full, *self.apart, *self.closed)
 
 
 def choose(
@@ -54,6 +56,13 @@ def choose(
     - `apart`: nodes with a replica of a service that it is to be apart from.
     """
     most = service.most_per_node
+    closed = tuple(
+        sorted(
+            each.name
+            for each in nodes
+            if not service.plain and (not each.is_reachable or each.lost_proxy)
+        )
+    )
     full = tuple(sorted(name for name, count in own.items() if most and count >= most))
     cpus, memory = service.resources.reserved_cpus, service.resources.reserved_memory
     fitting = [
@@ -62,6 +71,7 @@ def choose(
         if node.takes_replicas
         and node.name not in full
         and node.name not in apart
+        and node.name not in closed
         and node.name not in avoid
         and node.cpus - node.reserved_cpus >= cpus - ROUNDING
         and node.memory - node.reserved_memory >= memory
@@ -70,12 +80,12 @@ def choose(
         fitting = _emptiest_group(label, fitting, own)
     apart = tuple(sorted(apart))
     if not fitting:
-        return NodeChoice(None, full, apart)
+        return NodeChoice(None, full, apart, closed)
     if service.mesh.placement.strategy == "pack":
         best = min(fitting, key=lambda n: (_free(n), -tasks.get(n.name, 0), n.name))
     else:
         best = min(fitting, key=lambda n: (own.get(n.name, 0), tasks.get(n.name, 0), n.name))
-    return NodeChoice(best.name, full, apart)
+    return NodeChoice(best.name, full, apart, closed)
 
 
 def _free(node: Node) -> tuple[int, float]:

@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 
 from meshd.model.output import OutputLine, OutputQuery
+from meshd.model.peers import PeerSettings
 from meshd.model.runtime import (
     AddressRange,
     Availability,
@@ -56,6 +57,7 @@ from meshd.runtime.docker.images.auth import find_login
 from meshd.runtime.docker.images.image import Images
 from meshd.runtime.support import unsupported
 from meshd.runtime.swarm.api import Gone, NameTaken, SwarmApi
+from meshd.runtime.swarm.calls import call_through, join_address
 from meshd.runtime.swarm.changes import find_changes
 from meshd.runtime.swarm.claims import SwarmClaims
 from meshd.runtime.swarm.logs import TaskLogs
@@ -69,7 +71,7 @@ from meshd.runtime.swarm.observe import (
 from meshd.runtime.swarm.placement import NodeChoice, PendingPlaces, choose
 from meshd.runtime.swarm.secrets import SwarmSecrets
 from meshd.runtime.swarm.service_spec import image_of, service_spec, stopped_spec
-from meshd.runtime.swarm.view import FoundReplica, SwarmView, not_found
+from meshd.runtime.swarm.view import FoundReplica, SwarmView, no_peers, not_found
 from meshd.spec import labels
 from meshd.spec.model import ContainerHook, Network, Service
 
@@ -97,6 +99,8 @@ PENDING_PATIENCE: Final = 3.0
 """Seconds that a task may wait for a node, once the Swarm has said why it has none."""
 NO_SUITABLE_NODE: Final = "no suitable node"
 """Beginning of Swarm's reason for a task that has no node."""
+MOST_CHOICES: Final = 3
+"""Nodes that are tried before the Swarm chooses: each takes `PENDING_PATIENCE`."""
 STOP_MARGIN: Final = 20.0
 """Seconds that stopping may take beyond the grace period."""
 FIRST_POLL, LONGEST_POLL = 0.05, 0.5
@@ -113,18 +117,24 @@ NO_VOLUMES: Final = (
 
 class SwarmRuntime:
     """Run replicas in the Swarm whose manager DOCKER_HOST, the Docker context or the default socket
-    names. `may_change`: see `SwarmApi`; None: it always may."""
+    names. `may_change`: see `SwarmApi`; None: it always may. `peers` returns which nodes have a
+    proxy."""
 
-    def __init__(self, may_change: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        may_change: Callable[[], float] | None = None,
+        peers: Callable[[], PeerSettings] = no_peers,
+    ) -> None:
         self._engine = Engine()
         self._api = SwarmApi(self._engine, may_change) if may_change else SwarmApi(self._engine)
-        self._view = SwarmView(self._engine, self._api)
+        self._view = SwarmView(self._engine, self._api, peers)
         self._images = Images(self._engine)
         self._networks = OverlayNetworks(self._api)
         self._secrets = SwarmSecrets(self._api)
         self._claims = SwarmClaims(self._api)
         self._logs = TaskLogs(self._engine, self._is_terminal, self._has_ended)
         self._capabilities = CAPABILITIES
+        self._peers = peers
         self._node_address = ""
         self._own_node = ""
         self._logging_driver = DEFAULT_LOG_DRIVER
@@ -156,8 +166,7 @@ class SwarmRuntime:
         """The address of this node in the Swarm, which tasks on every node reach."""
         if not self._node_address:
             return ""
-        host = f"[{self._node_address}]" if ":" in self._node_address else self._node_address
-        return f"{host}:{CALLS_PORT}"
+        return join_address(self._node_address, CALLS_PORT)
 
     async def open(self) -> None:
         """Connect. Raises RuntimeUnavailable, also if the engine is not a manager of a Swarm on
@@ -305,26 +314,53 @@ class SwarmRuntime:
             found = await self._images.pin(service, fetch=False)
             pin = {"image_id": found.image_id, "image_digest": found.image_digest}
             replica = replace(replica, service=service.model_copy(update=pin))
-        if replica.job or replica.node is not None:
-            return await self._create(replica)
-        choice = await self._choose(replica)
-        limited = replace(replica, avoid=(*replica.avoid, *choice.excluded))
+        if replica.node is not None:
+            return await self._create(await self._with_calls(replica))
+        refused: set[str] = set()
+        choice = NodeChoice()
         try:
-            if choice.node is not None:
+            for _ in range(MOST_CHOICES):
+                choice = await self._choose(replica, refused)
+                if choice.node is None:
+                    break
+                refused.add(choice.node)
+                avoid = (*replica.avoid, *choice.excluded)
+                chosen = replace(replica, avoid=avoid, node=choice.node)
                 try:
-                    return await self._create(replace(limited, node=choice.node))
+                    return await self._create(await self._with_calls(chosen))
                 except StartFailed as failure:
                     if NO_SUITABLE_NODE not in str(failure):
                         raise
-            return await self._create(limited)
+            return await self._create_anywhere(replica, choice)
         except StartFailed as failure:
             raise StartFailed(f"{failure}{_describe_excluded(service, choice)}") from failure
         finally:
             self._pending.nodes.pop(replica.name, None)
 
-    async def _choose(self, replica: ReplicaSpec) -> NodeChoice:
-        """Return where a replica is placed, and count it there until it has started. Replicas of
-        other revisions do not count, as they are being replaced."""
+    async def _create_anywhere(self, replica: ReplicaSpec, choice: NodeChoice) -> ObservedReplica:
+        """Let the Swarm choose the node: it has one that was not expected to have room, or says why
+        there is none. Where calls of the replica would leave its node in clear text, it starts
+        again, with the address of that node."""
+        limited = replace(replica, avoid=(*replica.avoid, *choice.excluded))
+        seen = await self._create(limited)
+        expected = await self._with_calls(replace(limited, node=seen.node))
+        if expected.environment == limited.environment or not self._peers().required:
+            return seen
+        await self.remove(seen.name)
+        raise StartFailed(f"replica {replica.name}: {seen.node} has room for it only now")
+
+    async def _with_calls(self, replica: ReplicaSpec) -> ReplicaSpec:
+        """Return a replica whose calls go to the proxy of its node, if that has one."""
+        nodes = {each.name: each for each in (await self._view.nodes()).values()}
+        node = nodes.get(replica.node or "")
+        if node is None or not node.has_proxy or not node.address:
+            return replica
+        return call_through(replica, self.token_address, join_address(node.address, CALLS_PORT))
+
+    async def _choose(self, replica: ReplicaSpec, refused: Collection[str]) -> NodeChoice:
+        """Return where a replica or job is placed, and count it there until it has started.
+        Replicas of other revisions do not count, as they are being replaced. `refused` are nodes
+        that the Swarm did not accept."""
         nodes = await self.all_nodes()
         seen = [each for each in await self._view.all() if each.state is not ReplicaState.EXITED]
         key = f"{replica.project}/{replica.service.name}/{replica.revision}"
@@ -339,7 +375,10 @@ class SwarmRuntime:
         apart = {each.node for each in seen if f"{each.project}/{each.service}" in others}
         apart |= self._pending.nodes_of(others)
         tasks = Counter(each.node for each in seen)
-        found = choose(replica.service, nodes, own, tasks, replica.avoid, apart - {""})
+        avoid = (*replica.avoid, *refused)
+        if replica.job:  # it counts as no replica, and is kept apart from none
+            return choose(replica.service, nodes, {}, tasks, avoid)
+        found = choose(replica.service, nodes, own, tasks, avoid, apart - {""})
         if found.node is not None:
             self._pending.nodes[replica.name] = (key, found.node)
         return found
@@ -559,6 +598,9 @@ def _by_name(replicas: Sequence[ObservedReplica]) -> dict[str, ObservedReplica]:
 def _describe_excluded(service: Service, choice: NodeChoice) -> str:
     """Return which nodes must not get a replica, and why; empty if each may."""
     text = ""
+    if choice.closed:
+        names = ", ".join(choice.closed)
+        text += f"; the proxy of {names} is missing or not connected: see `meshd nodes`"
     if choice.full:
         text += f"; {', '.join(choice.full)} may have no more than {service.most_per_node} of it"
     if choice.apart:

@@ -5,10 +5,11 @@ Used by `SwarmRuntime`, which owns the one `SwarmView`. The translation is in `o
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
+from meshd.model.peers import NO_PEERS, PeerSettings
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.runtime.base import ReplicaNotFound, RuntimeFailure
 from meshd.runtime.docker.create import inspect
@@ -51,6 +52,11 @@ class FoundReplica:
         return spec
 
 
+def no_peers() -> PeerSettings:
+    """Return that no proxies of nodes are known, and none are needed."""
+    return NO_PEERS
+
+
 class SwarmView:
     """Reads replicas.
 
@@ -59,18 +65,29 @@ class SwarmView:
       start reports the failure, and removes it.
     """
 
-    def __init__(self, engine: Engine, api: SwarmApi) -> None:
+    def __init__(
+        self, engine: Engine, api: SwarmApi, peers: Callable[[], PeerSettings] = no_peers
+    ) -> None:
         self.node_id = ""
         self.starting: set[str] = set()
         self._engine = engine
         self._api = api
+        self._peers = peers
         self._started: dict[str, float] = {}
         self._killed: dict[str, bool] = {}
         self._last: Mapping[str, ObservedReplica] = {}
 
     async def nodes(self) -> Mapping[str, SwarmNode]:
         """Return all nodes by id."""
-        return {each["ID"]: parse_node(each) for each in await self._api.list("nodes")}
+        return {each["ID"]: self._parse(each) for each in await self._api.list("nodes")}
+
+    def _parse(self, info: Info) -> SwarmNode:
+        """Return a node, with what is known of its proxy."""
+        node = parse_node(info)
+        peers = self._peers()
+        has_proxy = node.id == self.node_id or peers.has_proxy(node.name)
+        lost = peers.is_lost(node.name)
+        return replace(node, has_proxy=has_proxy, needs_proxy=peers.required, lost_proxy=lost)
 
     async def all(self) -> Sequence[ObservedReplica]:
         """Return all replicas and jobs. Services are read first: a task without its service is not

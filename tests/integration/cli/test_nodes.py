@@ -45,6 +45,25 @@ async def test_nodes_in_all_forms(meshd: Meshd, nodes: FakeNodeControl) -> None:
 
 
 @pytest.mark.parametrize(
+    ("needed", "shown", "text"),
+    [
+        (True, "none", "mesh-managed services are not placed there"),
+        (False, "none, clear text", "calls to and from there are in clear text"),
+    ],
+)
+async def test_a_node_without_a_proxy(
+    meshd: Meshd, nodes: FakeNodeControl, needed: bool, shown: str, text: str
+) -> None:
+    nodes.known = [
+        NodeStatus("m1", "ready", "active", needs_proxy=needed),
+        NodeStatus("w1", "ready", "active", has_proxy=False, needs_proxy=needed),
+    ]
+    done = await meshd("nodes")
+    assert done.output.splitlines()[2].endswith(shown)
+    assert f"no proxy on w1: run `meshd node join` there; {text}" in done.output
+
+
+@pytest.mark.parametrize(
     ("proxy", "shown"),
     [
         (NodeProxyStatus("w1", "connected", (3, 7)), "connected 3.7"),

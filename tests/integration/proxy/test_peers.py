@@ -14,7 +14,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from meshd.discovery.probe import ProbeOpening, probe
+from meshd.model.peers import PeerHop
 from meshd.node_proxy.authority import load_chain
+from meshd.spec.model import HealthCheck
 from proxy.ipc.config import PeerConfig
 from proxy.peer import routes
 from proxy.peer.protocol import (
@@ -448,6 +451,48 @@ async def test_endpoints_of_the_own_node_are_reached_directly(tmp_path: Path) ->
         s.install(service(origin), node=SENDER)
         assert (await (await s.front.ask(get())).response())[0] == 200
         assert not s.peer.plane.report(0.0, 1.0).handshakes
+
+
+# --- probes
+
+
+def hop_of(s: PeerScene, port: int | None = None) -> PeerHop:
+    config = s.mesh.enroll(SENDER)
+    return PeerHop(
+        RECEIVER, s.peer.port if port is None else port, config.certificate, config.authority
+    )
+
+
+@on_uvloop
+async def test_probes_reach_replicas_that_do_not_serve_yet(tmp_path: Path) -> None:
+    async with peer_scene(tmp_path) as s:
+        origin = await s.front.origin(answers(OK))
+        check, opening = HealthCheck(path="/", timeout=5.0), ProbeOpening(peer=hop_of(s))
+        s.install()
+        assert await probe("127.0.0.1", origin.port, check, "", opening) == "connection refused"
+        s.peer.plane.install(
+            Snapshot(
+                Generation(1, 9),
+                peers=s.peers(),
+                starting=(Endpoint("shop-0", "127.0.0.1", origin.port, node=RECEIVER),),
+            )
+        )
+        assert await probe("127.0.0.1", origin.port, check, "", opening) is None
+        origin.stop()
+        assert await probe("127.0.0.1", origin.port, check, "", opening) == "connection refused"
+        nowhere = ProbeOpening(peer=hop_of(s, 0))
+        answer = await probe("127.0.0.1", origin.port, check, "", nowhere)
+        assert answer == "node w1 has no proxy: run `meshd node join` there"
+
+
+@on_uvloop
+async def test_a_probe_of_a_proxy_of_another_mesh_says_so(tmp_path: Path) -> None:
+    async with peer_scene(tmp_path) as s:
+        config = Mesh(tmp_path / "other").enroll(SENDER)
+        hop = PeerHop(RECEIVER, s.peer.port, config.certificate, config.authority)
+        opening, check = ProbeOpening(peer=hop), HealthCheck(path="/", timeout=5.0)
+        answer = await probe("127.0.0.1", 80, check, "", opening)
+        assert answer == "its certificate is signed by an unknown CA"
 
 
 # --- over time

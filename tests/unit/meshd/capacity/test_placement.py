@@ -1,5 +1,7 @@
 """Placement constraints: which nodes meet them, and the problem if none does."""
 
+from dataclasses import replace
+
 import pytest
 
 from meshd.capacity.placement import check
@@ -28,6 +30,16 @@ def test_the_problem_lists_the_nodes() -> None:
         "node.hostname==two; the nodes are one (labels com.example.zone=a, disk=SSD), "
         "two (no labels)"
     ]
+
+
+def test_nodes_without_a_proxy_are_no_place_for_mesh_managed_services() -> None:
+    nodes = [replace(ONE, needs_proxy=True), replace(TWO, needs_proxy=True, has_proxy=False)]
+    pinned = service("node.hostname==two")
+    assert check([service()], nodes) == []
+    assert check([pinned], nodes) == [
+        "service web: node two has no proxy: run `meshd node join` there"
+    ]
+    assert check([pinned.model_copy(update={"plain": True})], nodes) == []
 
 
 def test_without_known_nodes_there_is_no_problem() -> None:

@@ -43,6 +43,20 @@ def test_which_node_is_chosen(
     assert choose(service, ABC, own, tasks) == choice
 
 
+def test_only_nodes_with_a_proxy_get_mesh_managed_services() -> None:
+    closed = [node("a", needs_proxy=True), node("b", needs_proxy=True, has_proxy=False)]
+    managed = Service.model_validate({"name": "web"})
+    assert choose(managed, closed, {"a": 9}, {}) == NodeChoice("a", closed=("b",))
+    assert choose(managed, closed, {}, {}, avoid=["a"]) == NodeChoice(None, closed=("b",))
+    assert NodeChoice(None, closed=("b",)).excluded == ("b",)
+    plain = managed.model_copy(update={"plain": True})
+    assert choose(plain, closed, {"a": 9}, {}) == NodeChoice("b")
+    lost = [node("a", lost_proxy=True), node("b")]
+    assert choose(managed, lost, {"b": 9}, {}) == NodeChoice("b", closed=("a",))
+    allowed = [node("a"), node("b", has_proxy=False)]
+    assert choose(managed, allowed, {"a": 9}, {}) == NodeChoice("b")
+
+
 PACK = {"mesh": {"placement": "pack"}}
 
 
