@@ -164,8 +164,8 @@ class NodeProxies:
         )
 
     def lost(self) -> frozenset[str]:
-        """Return the nodes whose proxies are not connected, and were not a moment ago. They let no
-        probes through to new replicas."""
+        """Return the nodes whose proxies are not connected; at the start of this process they have
+        a moment for that. They let no probes through to new replicas."""
         before = self._clock() - LOST_SECONDS
         return frozenset(
             name
@@ -176,7 +176,7 @@ class NodeProxies:
     def _is_lost(self, node: NodeProxy | None, before: float) -> bool:
         if node is None:  # known from a snapshot of a process before
             return self._began < before
-        return node.send is None and node.since < before
+        return node.send is None and (node.since_time > 0.0 or node.since < before)
 
     def has_installed(self, generation: Generation) -> bool:
         """Return whether every worker of every connected node has this snapshot."""
