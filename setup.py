@@ -57,7 +57,7 @@ COMPILED = [
         "accounting", "direction", "dispatch", "peer_dial", "peer_relay", "phases", "pipes",
         "poller", "session", "sessions", "sockets",
     )),
-    *(f"proxy/worker/{name}.py" for name in ("accept_loop", "handover")),
+    *(f"proxy/worker/{name}.py" for name in ("accept_loop", "handover", "negotiated")),
 ]  # fmt: skip
 COMPILER_PACKAGES = [
     "mypy>=1.18",

@@ -8,7 +8,7 @@ notices it.
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from proxy.tls import counters
 from proxy.tls.client_hello import BadHello, ClientHello, parse_client_hello
@@ -16,7 +16,7 @@ from proxy.tls.contexts import ACME_PROTOCOL, ServerContexts
 from proxy.tls.counters import HandshakeCounters, Unfinished
 from proxy.tls.peer_transport import PeerTransport
 from proxy.tls.session_info import TlsSession, describe_session
-from proxy.tls.transport import TlsTransport, object_inside
+from proxy.tls.transport import TlsTransport
 
 _CLIENT_CERTIFICATE_ERRORS: Final = frozenset(
     (
@@ -48,7 +48,7 @@ class Handshake(Unfinished):
 
     __slots__ = (
         "_address", "_answer_of", "_carrier", "_connection", "_contexts", "_counters", "_ended",
-        "_hello", "_incoming", "_limit", "_on_ready", "_outgoing", "_seconds", "_state",
+        "_hello", "_incoming", "_limit", "_on_ready", "_outgoing", "_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -71,7 +71,6 @@ class Handshake(Unfinished):
         self._carrier: asyncio.Transport | None = None
         self._ended = False
         self._hello = b""
-        self._state: ssl.SSLObject | None = None
         self._connection: ssl.SSLObject | None = None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -153,8 +152,9 @@ class Handshake(Unfinished):
         if context is None:
             context = contexts.find_renewing(data) or contexts.default
         self._incoming.write(data)
-        self._state = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._connection = connection = object_inside(self._state)
+        # What `wrap_bio` does, without the object of Python around that of C.
+        made = cast("Any", context)._wrap_bio(self._incoming, self._outgoing, server_side=True)  # noqa: SLF001
+        self._connection = connection = cast("ssl.SSLObject", made)
         return connection
 
     def _flush(self) -> None:
@@ -166,9 +166,8 @@ class Handshake(Unfinished):
             self._carrier.close()
 
     def _complete(self) -> None:
-        carrier, state, connection = self._carrier, self._state, self._connection
+        carrier, connection = self._carrier, self._connection
         assert carrier is not None
-        assert state is not None
         assert connection is not None
         session = describe_session(connection, certificates=self._contexts.asks_clients)
         if session.protocol == ACME_PROTOCOL:
@@ -185,7 +184,7 @@ class Handshake(Unfinished):
         transport = make(
             carrier,
             cast("asyncio.Protocol", self),
-            state,
+            connection,
             self._incoming,
             self._outgoing,
         )

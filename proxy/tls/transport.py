@@ -19,9 +19,9 @@ piece costs an exception."""
 
 
 def object_inside(connection: ssl.SSLObject) -> ssl.SSLObject:
-    """Return the object of C inside. It has the same methods, with arguments by position only, and
-    saves a call of Python for each."""
-    return cast("ssl.SSLObject", getattr(connection, "_sslobj"))  # noqa: B009 (unknown to mypy)
+    """Return the object of C inside, or that object itself. It has the same methods, with arguments
+    by position only, and saves a call of Python for each."""
+    return cast("ssl.SSLObject", getattr(connection, "_sslobj", connection))
 
 
 class TlsTransport:

@@ -4,17 +4,21 @@
 connection gets the same protocol, and the event loop accepts. At listeners of the kinds `virtual`
 and `published` the service is known from the connection itself, before the first byte: the socket
 is handed to the TCP side, or is attached to the event loop with a protocol of `proxy.request` if
-the service speaks HTTP. A connection that leads nowhere, or to a TCP service that the caller may
-not use, is reset. At a virtual address a caller that an `allow` list refuses only because no
-snapshot names it yet waits for one (`newcomers`). Sockets with first bytes to look at are given to
-`proxy_header_reader` and `client_hello_reader` before that.
+the service speaks HTTP. That costs more than a connection that the event loop has accepted, so that
+it accepts where no service was a TCP service when the listener was opened. A connection that leads
+nowhere, or to a TCP service that the caller may not use, is reset. At a virtual address a caller
+that an `allow` list refuses only because no snapshot names it yet waits for one (`newcomers`).
+Sockets with first bytes to look at are given to `proxy_header_reader` and `client_hello_reader`
+before that.
 """
 
+import asyncio
 import functools
+import os
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -72,9 +76,39 @@ class Handover:
         if listener.tls is not None:
             assert self._tls is not None
             return functools.partial(self._tls.protocol_factory(listener), listener)
-        if listener.kind in _BY_CONNECTION:
+        if listener.kind not in _BY_CONNECTION:
+            return self._plane.protocol_factory(listener)
+        if listener.server_names or self._leads_to_tcp(listener):
             return None
-        return self._plane.protocol_factory(listener)
+        return lambda: cast("asyncio.Protocol", AcceptedConnection(self, listener))
+
+    def _leads_to_tcp(self, listener: Listener) -> bool:
+        """Return whether connections may be to a TCP service, as far as is known."""
+        plane = self._plane
+        if listener.kind == "virtual":
+            return any(each.config.protocol == "tcp" for each in plane.services.values())
+        service = plane.routing.find_called(listener, "", "")
+        return service is not None and service.config.protocol == "tcp"
+
+    def protocol_at_once(
+        self, listener: Listener, transport: asyncio.Transport, peer: str
+    ) -> asyncio.Protocol | None:
+        """Return the protocol of a connection that the event loop has accepted, if it needs nothing
+        but that."""
+        plane = self._plane
+        if listener.kind == "virtual":
+            original = original_destination(transport.get_extra_info("socket"))
+            listener = msgspec.structs.replace(listener, address=original)
+        service = plane.routing.find_called(listener, "", "")
+        if service is None or service.config.protocol == "tcp":
+            return None
+        if service.config.allow is not None and not plane.routing.is_known(peer):
+            return None
+        return plane.protocol_factory(listener)()
+
+    def take(self, listener: Listener, sock: socket.SocketType, peer: str) -> None:
+        """Serve a connection whose service may be any."""
+        self._route(listener, sock, peer)
 
     def taker(self, listener: Listener) -> Take:
         """Return the function that takes the accepted sockets of a listener."""
@@ -179,6 +213,53 @@ class Handover:
                 service.counters.denied += 1
                 return None
         return name
+
+
+class AcceptedConnection:
+    """The protocol of a connection that the event loop has accepted, until its service is known,
+    which is when it is made. It has the methods of an `asyncio.Protocol` that are called then."""
+
+    def __init__(self, handover: Handover, listener: Listener) -> None:
+        self._handover = handover
+        self._listener = listener
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Continue with the protocol of the service, or take the socket from the transport."""
+        transport = cast("asyncio.Transport", transport)
+        handover, listener = self._handover, self._listener
+        address = transport.get_extra_info("peername")
+        peer = address[0].removeprefix("::ffff:") if isinstance(address, tuple) else ""
+        try:
+            protocol = handover.protocol_at_once(listener, transport, peer)
+            if protocol is not None:
+                transport.set_protocol(protocol)
+                protocol.connection_made(transport)
+                return
+            number = transport.get_extra_info("socket").fileno()
+            sock = socket.SocketType(fileno=os.dup(number))
+        except OSError:
+            transport.abort()  # no descriptor is left, or the client has gone already
+            return
+        sock.setblocking(False)
+        # This closes the transport's own descriptor only: the connection has another one now.
+        transport.abort()
+        handover.take(listener, sock, peer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Do nothing: the connection has another owner."""
+
+    def eof_received(self) -> bool:
+        """Do nothing, see `connection_lost`."""
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        """Do nothing, see `connection_lost`."""
+
+    def pause_writing(self) -> None:
+        """Do nothing, see `connection_lost`."""
+
+    def resume_writing(self) -> None:
+        """Do nothing, see `connection_lost`."""
 
 
 def original_destination(sock: socket.SocketType) -> str:

@@ -17,6 +17,14 @@ from tests.support.proxy_scene import OK, Scene, answers, named_ok, on_uvloop, s
 from tests.support.tcp_scene import is_refused
 from tests.support.waiting import wait_until
 
+LEADS_TO_TCP = Handover._leads_to_tcp
+
+
+@pytest.fixture(autouse=True, params=["event loop", "accept loop"])
+def accepting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test with both kinds of accepting: services may change after a listener is open."""
+    monkeypatch.setattr(Handover, "_leads_to_tcp", lambda *_: request.param == "accept loop")
+
 
 @asynccontextmanager
 async def listening(  # type: ignore[no-untyped-def]
@@ -152,6 +160,27 @@ async def test_a_tcp_connection_of_a_caller_that_is_not_allowed_is_reset_and_cou
         assert await is_refused(s)
         (db,) = s.plane.report(0.0, 1.0).services
         assert (db.denied, db.uncovered) == (1, {"demo/b": 1})
+
+
+@on_uvloop
+async def test_the_event_loop_accepts_where_no_service_is_a_tcp_service() -> None:
+    """A connection that it has accepted costs less with HTTP, and more with TCP."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Handover, "_leads_to_tcp", LEADS_TO_TCP)
+        async with listening(kind="virtual") as s:
+            handover = Handover(s.plane, s.attachments)
+            web, db = service(name="demo/web"), service(name="demo/db", protocol="tcp")
+            virtual = Listener("127.0.0.1:0", kind="virtual")
+
+            def accepts(listener: Listener) -> bool:
+                return handover.protocol_factory(listener) is not None
+
+            s.install(web, db, routes=())
+            assert accepts(Listener("127.0.0.1:0", kind="published", service="demo/web"))
+            assert not accepts(Listener("127.0.0.1:0", kind="published", service="demo/db"))
+            assert not accepts(virtual)
+            s.install(web, routes=())
+            assert accepts(virtual)
 
 
 class Arrival:
