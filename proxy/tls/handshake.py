@@ -153,7 +153,7 @@ class Handshake(Unfinished):
             context = contexts.find_renewing(data) or contexts.default
         self._incoming.write(data)
         # What `wrap_bio` does, without the object of Python around that of C.
-        made = cast("Any", context)._wrap_bio(self._incoming, self._outgoing, server_side=True)  # noqa: SLF001
+        made = cast("Any", context)._wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._connection = connection = cast("ssl.SSLObject", made)
         return connection
 

@@ -37,8 +37,10 @@ TESTS = (
     "tests/integration/proxy/test_http2.py",
     "tests/integration/proxy/test_http2_rules.py",
     "tests/integration/proxy/test_http2_tunnels.py",
+    "tests/integration/proxy/test_proxy_protocol.py",
     "tests/integration/proxy/test_tcp.py",
     "tests/integration/proxy/test_tls.py",
+    "tests/integration/proxy/test_tls_passthrough.py",
     "tests/integration/proxy/test_upstream_tls.py",
     "tests/integration/proxy/test_http2_upstream.py",
 )
