@@ -16,6 +16,7 @@ from meshd.node_proxy.server import NodeServer
 from meshd.node_proxy.snapshot import NodeSnapshots
 from meshd.node_proxy.table import NodeProxyTable
 from meshd.publish.publisher import Publisher
+from meshd.runtime.node_loads import NodeLoads
 from meshd.store.store import Store
 from proxy.supervisor.feed_server import FeedServer
 from proxy.wire.report import (
@@ -68,6 +69,7 @@ class Leader:
         )
         table = NodeProxyTable(self.store)
         self.authority = MeshAuthority(*table.authority(lambda: make_authority(time.time())))
+        self.loads = NodeLoads(time.monotonic)
         self.server = NodeServer(
             f"127.0.0.1:{self.port}",
             self.folder,
@@ -77,6 +79,7 @@ class Leader:
             self.publisher.raise_above,
             lambda: self.leads,
             lambda: "m1",
+            self.loads.note,
             record,
             time.time,
         )
