@@ -129,7 +129,8 @@ class Leader:
         self._enroll(folder, table, nodes)
         self.server = NodeServer(
             "127.0.0.1:0", folder, self._authority, table, self.proxies,
-            self.mesh.publisher.raise_above, lambda: True, lambda: "m1", _ignore, time.time,
+            self.mesh.publisher.raise_above, lambda: True, lambda: "m1", _ignore, _ignore,
+            time.time,
         )  # fmt: skip
         self.reports = 0
 

@@ -13,7 +13,7 @@ import msgspec
 from meshd.model.base import RequestBody, Value
 from meshd.model.event import Event
 from meshd.model.job import Job
-from meshd.model.node_proxy import NodeProxyStatus
+from meshd.model.node_proxy import NodeLoad, NodeProxyStatus
 from meshd.model.release import Release
 from meshd.model.scaling import CallerSeen, TrafficSpan
 
@@ -333,6 +333,7 @@ class NodeStatus(Value, frozen=True):
     - `proxy`: its proxy, if that has joined (`meshd node join`).
     - `has_proxy`: whether proxies of other nodes reach it through its own one.
     - `needs_proxy`: whether mesh-managed services are placed on it only then.
+    - `load`: how busy it is, by its proxy; None while it is not known.
     """
 
     name: str
@@ -352,6 +353,7 @@ class NodeStatus(Value, frozen=True):
     proxy: NodeProxyStatus | None = None
     has_proxy: bool = True
     needs_proxy: bool = False
+    load: NodeLoad | None = None
 
 
 class NodeDrain(Value, frozen=True):

@@ -78,6 +78,7 @@ class NodeManager:
                     labels=dict(node.labels),
                     drain=_describe_drain(node, here, now),
                     problem=self._problems.get(node.name, ""),
+                    load=node.load,
                     proxy=proxies.pop(node.name.lower(), None),
                     has_proxy=node.has_proxy,
                     needs_proxy=node.needs_proxy,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshd.model.event import Kind
+from meshd.model.node_proxy import NodeLoad
 from meshd.model.peers import PeerSettings
 from meshd.publish.publisher import Publisher
 from meshd.store.store import Store
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 class NodeChannel:
     """The port for the proxies of other nodes, and what is known of them; both None without an
     address. `authority_file`: file with the authority of the mesh; empty: it is in the state.
+    `note_load` takes the load of a node.
 
     - `take`: takes the messages of the supervisor of this host.
 
@@ -40,6 +42,7 @@ class NodeChannel:
         now: Callable[[], float],
         state: Path,
         own_node: Callable[[], str],
+        note_load: Callable[[str, NodeLoad], None],
         held: Snapshot | None = None,
         authority_file: str = "",
         *,
@@ -48,6 +51,7 @@ class NodeChannel:
         self._address = address
         self._authority_file = authority_file
         self._state = state
+        self._note_load = note_load
         self._record = record
         self._now = now
         self._own_node = own_node
@@ -108,6 +112,7 @@ class NodeChannel:
             publisher.raise_above,
             leads,
             self._own_node,
+            self._note_load,
             self._record,
             self._now,
         )

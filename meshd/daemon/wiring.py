@@ -81,6 +81,7 @@ from meshd.runtime.docker.engine import Engine
 from meshd.runtime.docker.firewall_rules import blocked_port_of
 from meshd.runtime.docker.host_firewall import HostFirewall
 from meshd.runtime.docker.runtime import DockerRuntime
+from meshd.runtime.node_loads import NodeLoads
 from meshd.runtime.select import make_runtime
 from meshd.runtime.swarm.lease import SwarmLease
 from meshd.scaling.controller import ScalingController
@@ -271,11 +272,13 @@ class Parts:
         self._stores = stores
         self._ingest = ingest
         self._clock = clock
+        loads = NodeLoads(time.monotonic)
         runtime = self._runtime = make_runtime(
             settings.runtime,
             settings.state,
             leadership.remaining if leadership else None,
             lambda: channel.peers(),  # noqa: PLW0108 (made below)
+            loads.of,
         )
         self._zero_feed = ScaleFromZeroFeed(counters, clock)
         call_edges = CallEdges()
@@ -297,6 +300,7 @@ class Parts:
             clock,
             settings.state,
             lambda: runtime.own_node,
+            loads.note,
             held_snapshot,
             settings.authority_file,
             allow_clear_text=settings.allow_clear_text,

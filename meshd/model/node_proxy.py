@@ -1,4 +1,5 @@
-"""What users see of the proxies of other nodes, and the numbers of their workers. Pure.
+"""What users see of the proxies of other nodes, the numbers of their workers, and how busy their
+hosts are. Pure.
 
 `meshd.node_proxy` makes these values; the API sends them.
 """
@@ -49,3 +50,62 @@ class NewJoinToken(Value, frozen=True):
     secret: str
     expires: float
     port: int
+
+
+BUSY: Final = 0.9
+"""Share of the processors or of the memory in use from which on a machine is busy: what waits grows
+quickly beyond."""
+STEPS: Final = 4
+"""Steps in which placement compares loads: smaller differences are gone a minute later."""
+
+
+class NodeLoad(Value, frozen=True):
+    """Shares, from 0 to 1, of the time that the processors worked (`cpu`) and of the memory that
+    programs use (`memory`)."""
+
+    cpu: float
+    memory: float
+
+    @property
+    def highest(self) -> float:
+        """The higher one of both."""
+        return max(self.cpu, self.memory)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the machine has hardly any room left."""
+        return self.highest >= BUSY
+
+    @property
+    def step(self) -> int:
+        """The load in steps, for comparisons."""
+        return min(STEPS - 1, int(self.highest * STEPS))
+
+
+def smooth(before: NodeLoad | None, now: NodeLoad, weight: float) -> NodeLoad:
+    """Return the average of a load and those before it, to which it contributes with `weight`."""
+    if before is None:
+        return now
+    return NodeLoad(
+        before.cpu + weight * (now.cpu - before.cpu),
+        before.memory + weight * (now.memory - before.memory),
+    )
+
+
+def parse_cpu(stat: str) -> tuple[int, int]:
+    """Return the ticks in which all processors worked, and all ticks, since the start, from the
+    text of `/proc/stat`. Raises ValueError."""
+    name, *fields = stat.partition("\n")[0].split()
+    ticks = [int(field) for field in fields[:8]]  # without guests, which count as user already
+    if name != "cpu" or len(ticks) < 5:
+        raise ValueError(f"{name!r} with {len(ticks)} numbers is not the line of all processors")
+    idle = ticks[3] + ticks[4]  # idle, and idle while a disk is busy
+    return sum(ticks) - idle, sum(ticks)
+
+
+def parse_memory(meminfo: str) -> float:
+    """Return the share of the memory in use, without caches that can be dropped, from the text of
+    `/proc/meminfo`. Raises ValueError, KeyError."""
+    lines = (line.split() for line in meminfo.splitlines())
+    kilobytes = {words[0]: int(words[1]) for words in lines if len(words) > 1}
+    return 1.0 - kilobytes["MemAvailable:"] / max(1, kilobytes["MemTotal:"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
 
+from meshd.model.node_proxy import NodeLoad
 from meshd.spec.model import Service
 
 MESH_PORT: Final = 80
@@ -110,6 +111,7 @@ class Node:
     - `state`: `ready`, or the runtime's word for a node that does not answer.
     - `engine`: version of its engine.
     - `reserved_cpus`, `reserved_memory`: what its tasks reserve, those of others included.
+    - `load`: how busy it is; None: not known.
     - `drain_until`: until when meshd moves its replicas to other nodes (Unix time); 0: it does not.
     - `has_proxy`: whether its proxy is part of the mesh, so that calls to and from it are
       encrypted.
@@ -134,6 +136,7 @@ class Node:
     has_proxy: bool = True
     needs_proxy: bool = False
     lost_proxy: bool = False
+    load: NodeLoad | None = None
 
     @property
     def is_reachable(self) -> bool:

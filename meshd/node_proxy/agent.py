@@ -23,6 +23,7 @@ from meshd.node_proxy.enrollment import (
     open_connection,
     store_identity,
 )
+from meshd.node_proxy.host_load import HostLoad
 from meshd.node_proxy.protocol import (
     CHUNK,
     KEEP_ALIVE_SECONDS,
@@ -68,6 +69,7 @@ class Agent:
         self._managers = managers
         self._dice = dice
         self._now = now
+        self._load = HostLoad()
         self._next_key = ""
         self._logged = ""
 
@@ -182,7 +184,7 @@ class Agent:
 
     async def _send_signs_of_life(self, writer: asyncio.StreamWriter) -> None:
         while True:
-            writer.write(encode_message(KeepAlive()))
+            writer.write(encode_message(KeepAlive(self._load.read())))
             await asyncio.sleep(KEEP_ALIVE_SECONDS)
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from meshd.model.base import Value
+from meshd.model.node_proxy import NodeLoad
 
 MAX_NODE_MESSAGE: Final = 512 * 1024
 """Bytes of a message; `FeedBytes` has a part of the feed, and a certificate request is short."""
@@ -61,7 +62,9 @@ class FeedBytes(Value, frozen=True, tag=True):
 
 
 class KeepAlive(Value, frozen=True, tag=True):
-    """A sign of life."""
+    """A sign of life. From a node: how busy it is, if that is known."""
+
+    load: NodeLoad | None = None
 
 
 NodeMessage = JoinRequest | RenewRequest | CertificateIssued | NodeRefused | FeedBytes | KeepAlive

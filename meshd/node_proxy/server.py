@@ -19,7 +19,7 @@ from meshd.api.server import bind_tcp
 from meshd.api.tcp_address import ServeError
 from meshd.model.errors import NotFound, Rejected, StoreWriteError
 from meshd.model.event import Kind
-from meshd.model.node_proxy import NewJoinToken, NodeProxyStatus
+from meshd.model.node_proxy import NewJoinToken, NodeLoad, NodeProxyStatus
 from meshd.node_proxy.authority import (
     RENEW_AFTER,
     BadRequest,
@@ -27,6 +27,7 @@ from meshd.node_proxy.authority import (
     new_request,
     read_validity,
 )
+from meshd.node_proxy.host_load import HostLoad
 from meshd.node_proxy.identity import PeerIdentity, PeerRole, is_node_name, read_identity
 from meshd.node_proxy.join_token import JoinToken, to_text
 from meshd.node_proxy.protocol import (
@@ -69,6 +70,7 @@ class NodeServer:
     - `raise_above`: makes the current snapshot newer than a generation.
     - `leads`: whether this control process may act.
     - `own_node`: returns the node of this process; empty while it is not known.
+    - `note_load`: takes the load of a node, by its name.
     - `record`: records an event; `now`: Unix time.
     """
 
@@ -82,6 +84,7 @@ class NodeServer:
         raise_above: Callable[[Generation], None],
         leads: Callable[[], bool],
         own_node: Callable[[], str],
+        note_load: Callable[[str, NodeLoad], None],
         record: Callable[[Kind, str], object],
         now: Callable[[], float],
     ) -> None:
@@ -96,6 +99,7 @@ class NodeServer:
         self._raise_above = raise_above
         self._leads = leads
         self._own_node = own_node
+        self._note_load = note_load
         self._record = record
         self._now = now
         self._writers: dict[str, asyncio.StreamWriter] = {}
@@ -111,6 +115,7 @@ class NodeServer:
             asyncio.create_task(self._listen(context)),
             asyncio.create_task(self._renew(context)),
             asyncio.create_task(self._certify_own_proxy()),
+            asyncio.create_task(self._note_own_load()),
         ]
         try:
             await self._begin_listening(context)
@@ -143,6 +148,15 @@ class NodeServer:
             if self._server is not None:
                 return
             await self._begin_listening(context)
+
+    async def _note_own_load(self) -> None:
+        """Note the load of this host, which has no agent."""
+        host = HostLoad()
+        while True:
+            load, node = host.read(), self._own_node()
+            if load is not None and node:
+                self._note_load(node, load)
+            await asyncio.sleep(KEEP_ALIVE_SECONDS)
 
     def make_token(self, seconds: float, who: str) -> NewJoinToken:
         """Return a new join token. Raises Rejected, StoreWriteError."""
@@ -288,8 +302,9 @@ class NodeServer:
                         ends = asyncio.get_running_loop().call_later(
                             until - self._now(), writer.transport.abort
                         )
-                    case KeepAlive():
-                        pass
+                    case KeepAlive(load=load):
+                        if load is not None:
+                            self._note_load(name, load)
                     case _:
                         raise ProtocolError(f"a node may not send {type(message).__name__}")
         except TimeoutError:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from meshd.model.node_proxy import NodeLoad
 from meshd.model.peers import PeerSettings
 from meshd.runtime.base import Runtime, RuntimeUnavailable
 from meshd.runtime.docker.endpoint import find_endpoint
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.runtime.swarm.runtime import SwarmRuntime
-from meshd.runtime.swarm.view import no_peers
 from meshd.spec.model import Project
 
 Name = Literal["docker", "process", "swarm"]
@@ -72,14 +72,15 @@ async def _choose_swarm() -> Choice:
 def make_runtime(
     name: Name,
     state: Path,
-    may_change: Callable[[], float] | None = None,
-    peers: Callable[[], PeerSettings] = no_peers,
+    may_change: Callable[[], float] | None,
+    peers: Callable[[], PeerSettings],
+    load_of: Callable[[str], NodeLoad | None],
 ) -> Runtime:
     """Create the runtime of that name; `state` is the directory of the keeper's socket.
     `may_change`: for how many seconds this process leads the others; None: there are no others.
-    `peers` returns which nodes have a proxy."""
+    `peers` returns which nodes have a proxy, `load_of` how busy a node is, by its name."""
     if name == "swarm":
-        return SwarmRuntime(may_change, peers)
+        return SwarmRuntime(may_change, peers, load_of)
     return DockerRuntime() if name == "docker" else ProcessRuntime(state)
 
 

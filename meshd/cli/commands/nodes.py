@@ -10,10 +10,11 @@ from meshd.api.dto import NodeStatus
 from meshd.cli import output
 from meshd.cli.options import state_option, wide_output_option
 from meshd.cli.session import connect, run_async
+from meshd.model.node_proxy import NodeLoad
 
 COLUMNS: Final = (
     "node", "state", "availability", "role", "address", "engine", "replicas", "cpus free",
-    "memory free", "proxy",
+    "memory free", "used", "proxy",
 )  # fmt: skip
 WIDE_COLUMNS: Final = (*COLUMNS, "cpus reserved", "memory reserved", "labels")
 
@@ -26,8 +27,10 @@ async def command(as_json: bool, state: Path) -> int:
     """List the nodes of the runtime: whether they answer and take replicas, and what is free.
 
     Free is what neither a replica nor anything else in the Swarm reserves
-    (deploy.resources.reservations). PROXY is the node's own proxy (`meshd node join`): whether it
-    is connected, and the generation of its routes. `meshd node` changes nodes.
+    (deploy.resources.reservations). USED is how much of the processors and of the memory is in
+    use, whether reserved or not, over the last half minute. PROXY is the node's own proxy
+    (`meshd node join`): whether it is connected, and the generation of its routes. `meshd node`
+    changes nodes.
     """
     async with connect(state) as client:
         found = await client.nodes()
@@ -53,6 +56,11 @@ async def command(as_json: bool, state: Path) -> int:
             )
         )
     return output.OK
+
+
+def format_load(load: NodeLoad | None) -> str:
+    """Return the shares of the processors and of the memory that are in use."""
+    return f"{load.cpu:.0%} cpu, {load.memory:.0%} mem" if load is not None else "-"
 
 
 def format_proxy(node: NodeStatus) -> str:
@@ -81,6 +89,7 @@ def node_row(node: NodeStatus, *, wide: bool) -> Sequence[str]:
         f"{max(0.0, node.cpus - node.reserved_cpus):g} of {node.cpus:g}",
         f"{output.format_bytes(max(0, node.memory - node.reserved_memory))} of "
         f"{output.format_bytes(node.memory)}",
+        format_load(node.load),
         format_proxy(node),
     ]
     if wide:

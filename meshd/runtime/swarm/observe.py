@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from meshd.model.node_proxy import NodeLoad
 from meshd.model.runtime import Availability, ContainerHealth, Node, ObservedReplica, ReplicaState
 from meshd.runtime.swarm.service_spec import NO_NODE, STOPPED
 from meshd.spec import labels
@@ -75,9 +76,9 @@ class SwarmNode:
         """Whether new tasks may run there."""
         return self.ready and self.availability == "active"
 
-    def as_node(self, reserved: tuple[float, int] = (0.0, 0)) -> Node:
+    def as_node(self, reserved: tuple[float, int] = (0.0, 0), load: NodeLoad | None = None) -> Node:
         """Return it as a machine on which replicas can be placed. `reserved`: the cores and bytes
-        that its tasks reserve."""
+        that its tasks reserve; `load`: how busy it is."""
         return Node(
             self.name,
             self.cpus,
@@ -96,6 +97,7 @@ class SwarmNode:
             has_proxy=self.has_proxy,
             needs_proxy=self.needs_proxy,
             lost_proxy=self.lost_proxy,
+            load=load,
         )
 
 

@@ -82,10 +82,25 @@ def choose(
     if not fitting:
         return NodeChoice(None, full, apart, closed)
     if service.mesh.placement.strategy == "pack":
-        best = min(fitting, key=lambda n: (_free(n), -tasks.get(n.name, 0), n.name))
+        best = min(fitting, key=lambda n: (_is_busy(n), _free(n), -tasks.get(n.name, 0), n.name))
     else:
-        best = min(fitting, key=lambda n: (own.get(n.name, 0), tasks.get(n.name, 0), n.name))
+        # A busy node counts as if it had one replica more: more would end the spread over nodes.
+        best = min(
+            fitting,
+            key=lambda n: (
+                own.get(n.name, 0) + _is_busy(n), _load_step(n), tasks.get(n.name, 0), n.name,
+            ),
+        )  # fmt: skip
     return NodeChoice(best.name, full, apart, closed)
+
+
+def _is_busy(node: Node) -> bool:
+    return node.load is not None and node.load.is_busy
+
+
+def _load_step(node: Node) -> int:
+    """Return how busy a node is, in steps. One that reports nothing is like an idle one."""
+    return node.load.step if node.load is not None else 0
 
 
 def _free(node: Node) -> tuple[int, float]:

@@ -17,6 +17,7 @@ from typing import Final
 
 import structlog
 
+from meshd.model.node_proxy import NodeLoad
 from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.peers import PeerSettings
 from meshd.model.runtime import (
@@ -115,16 +116,23 @@ NO_VOLUMES: Final = (
 )
 
 
+def _unknown_load(node: str) -> None:
+    """Return None: nothing reports loads."""
+    del node
+
+
 class SwarmRuntime:
     """Run replicas in the Swarm whose manager DOCKER_HOST, the Docker context or the default socket
     names. `may_change`: see `SwarmApi`; None: it always may. `peers` returns which nodes have a
-    proxy."""
+    proxy, `load_of` how busy a node is."""
 
     def __init__(
         self,
         may_change: Callable[[], float] | None = None,
         peers: Callable[[], PeerSettings] = no_peers,
+        load_of: Callable[[str], NodeLoad | None] = _unknown_load,
     ) -> None:
+        self._load_of = load_of
         self._engine = Engine()
         self._api = SwarmApi(self._engine, may_change) if may_change else SwarmApi(self._engine)
         self._view = SwarmView(self._engine, self._api, peers)
@@ -197,7 +205,10 @@ class SwarmRuntime:
         """See `Runtime.all_nodes`."""
         nodes = await self._view.nodes()
         reserved = reserved_by_node(await self._api.list("tasks"))
-        found = [each.as_node(reserved.get(each.id, (0.0, 0))) for each in nodes.values()]
+        found = [
+            each.as_node(reserved.get(each.id, (0.0, 0)), self._load_of(each.name))
+            for each in nodes.values()
+        ]
         return sorted(found, key=lambda each: each.name)
 
     async def set_availability(

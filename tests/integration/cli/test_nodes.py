@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from meshd.api.dto import NodeStatus
-from meshd.model.node_proxy import NodeProxyStatus
+from meshd.model.node_proxy import NodeLoad, NodeProxyStatus
 from tests.fakes.control import FakeControl
 from tests.fakes.node_control import FakeNodeControl
 from tests.support.commands import Meshd
@@ -27,12 +27,12 @@ async def test_nodes_in_all_forms(meshd: Meshd, nodes: FakeNodeControl) -> None:
     header, first, second = (await meshd("nodes")).output.splitlines()
     assert header.split() == [
         "NODE", "STATE", "AVAILABILITY", "ROLE", "ADDRESS", "ENGINE", "REPLICAS", "CPUS_FREE",
-        "MEMORY_FREE", "PROXY",
+        "MEMORY_FREE", "USED", "PROXY",
     ]  # fmt: skip
     assert " ".join(first.split()) == (
-        "m1 ready active leader 10.0.0.1 20.10 2 3 of 4 7 GiB of 8 GiB -"
+        "m1 ready active leader 10.0.0.1 20.10 2 3 of 4 7 GiB of 8 GiB - -"
     )
-    assert " ".join(second.split()) == "w1 down drain worker - - 0 2 of 2 4 GiB of 4 GiB -"
+    assert " ".join(second.split()) == "w1 down drain worker - - 0 2 of 2 4 GiB of 4 GiB - -"
     wide = (await meshd("nodes", "-o", "wide")).output.splitlines()
     assert wide[0].split()[-3:] == ["CPUS_RESERVED", "MEMORY_RESERVED", "LABELS"]
     assert wide[1].split()[-4:] == ["1", "1", "GiB", "zone=a"]
@@ -78,6 +78,11 @@ async def test_the_state_of_a_proxy(
     nodes.known = [NodeStatus("w1", "ready", "active", proxy=proxy)]
     row = (await meshd("nodes")).output.splitlines()[1]
     assert shown in row
+
+
+async def test_how_busy_a_node_is(meshd: Meshd, nodes: FakeNodeControl) -> None:
+    nodes.known = [NodeStatus("w1", "ready", "active", load=NodeLoad(0.374, 0.5))]
+    assert "37% cpu, 50% mem" in (await meshd("nodes")).output.splitlines()[1]
 
 
 async def test_join_tokens_and_proxies_that_are_removed(

@@ -117,6 +117,20 @@ async def test_a_node_joins_gets_snapshots_and_is_shown(leader: Leader, node: No
         leader.server.remove("n1", "me")
 
 
+async def test_nodes_report_how_busy_they_are(
+    leader: Leader, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (agent_module, server_module):
+        monkeypatch.setattr(module, "KEEP_ALIVE_SECONDS", 0.05)
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+        async with node.running(identity, leader.address):
+            await wait_until(
+                lambda: leader.loads.of("n1") is not None, 10.0, "the load of the node"
+            )
+        await wait_until(lambda: leader.loads.of("m1") is not None, 10.0, "that of the leader")
+
+
 async def test_a_refused_peer_that_never_reads_is_disconnected(
     leader: Leader, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from meshd.model.node_proxy import NodeLoad
 from meshd.model.runtime import Availability, Node
 from meshd.runtime.swarm.placement import NodeChoice, PendingPlaces, choose
 from meshd.spec.model import Service
@@ -55,6 +56,30 @@ def test_only_nodes_with_a_proxy_get_mesh_managed_services() -> None:
     assert choose(managed, lost, {"b": 9}, {}) == NodeChoice("b", closed=("a",))
     allowed = [node("a"), node("b", has_proxy=False)]
     assert choose(managed, allowed, {"a": 9}, {}) == NodeChoice("b")
+
+
+@pytest.mark.parametrize(
+    ("own", "loads", "chosen"),
+    [
+        ({}, {"a": 0.8, "b": 0.3}, "c"),
+        ({}, {"a": 0.8, "b": 0.3, "c": 0.6}, "b"),
+        ({}, {"a": 0.20, "b": 0.01, "c": 0.01}, "a"),  # hardly a difference
+        ({"c": 1}, {"a": 0.8, "b": 0.6}, "b"),  # replicas are spread first
+        ({"c": 1}, {"a": 0.95, "b": 0.95, "c": 0.1}, "c"),  # unless all others are busy
+        ({"c": 2}, {"a": 0.95, "b": 0.95, "c": 0.1}, "a"),  # which counts as one replica
+    ],
+)
+def test_of_nodes_with_as_many_replicas_the_less_busy_one_is_chosen(
+    own: dict[str, int], loads: dict[str, float], chosen: str
+) -> None:
+    nodes = [node(n, load=NodeLoad(loads[n], 0.1) if n in loads else None) for n in "abc"]
+    assert choose(Service(name="web"), nodes, own, {}) == NodeChoice(chosen)
+
+
+def test_packing_leaves_a_busy_node_out() -> None:
+    nodes = [node("a", reserved_memory=2**32, load=NodeLoad(0.1, 0.95)), node("b")]
+    assert choose(Service.model_validate({"name": "web", **PACK}), nodes, {}, {}).node == "b"
+    assert choose(Service.model_validate({"name": "web", **PACK}), nodes[:1], {}, {}).node == "a"
 
 
 PACK = {"mesh": {"placement": "pack"}}
