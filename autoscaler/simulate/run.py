@@ -58,7 +58,7 @@ def run(
         unseen = model.gaps > 0.0 and random() < model.gaps
         state, decision = policy.step(state, None if unseen else signal, start + 1.0)
         new = min(max(decision.desired, model.min_replicas), model.max_replicas)
-        if new != desired:
+        if new != desired and not unseen:
             desired = new
             result.actions += 1
             fleet.scale(desired, start + 1.0)

@@ -8,6 +8,8 @@ there is no data. `meshd.reconcile` acts on the number.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from meshd.capacity import start_rate
 from meshd.capacity.allocate import Allocation
 from meshd.capacity.job_demand import JobDemand
@@ -168,6 +170,9 @@ class ScalingController:
             )
             cooling = self._rate_limits.setdefault(key, ChangeRateLimit()).is_cooling(scale, now)
             state = self._states.state(key, settings, now)
+            if signal is None and state.desired < 0:
+                # Without data the number stays, so a new policy has to know it.
+                state = msgspec.structs.replace(state, desired=self._current(service))
             inputs[key] = DecisionInput(settings, state, signal, now, cooling)
         return inputs
 

@@ -84,3 +84,12 @@ def test_the_size_of_the_warm_pool_is_learned_and_survives(scene: Scene) -> None
     assert scene.store.scaling[KEY].warm == rush
     scene.second(service, replicas(6), arrivals=60)
     assert scene.store.scaling[KEY].warm == rush
+
+
+def test_a_service_of_which_nothing_is_known_keeps_its_number_without_data(scene: Scene) -> None:
+    """For example after an upgrade whose daemon cannot read the stored state."""
+    service = desired(6, scale={"min": 1, "p95": "200ms"})
+    scene.scaling.step([service], {KEY: replicas(6)}, scene.clock)
+    assert scene.wanted() == 6
+    scene.second(service, replicas(6), arrivals=20, took=0.05)
+    assert scene.wanted() == 6
