@@ -33,7 +33,7 @@ class CommandLine:
 def code_lines(text: str) -> list[str]:
     """Return the lines of all shell blocks of a page, continued lines joined."""
     blocks = [body for _, language, body in BLOCK.findall(text) if language in SHELL]
-    indented = INDENTED.findall(BLOCK.sub("", text))
+    indented = INDENTED.findall(BLOCK.sub("", text).replace("\\\n", " "))
     return [
         line for block in (*blocks, *indented) for line in block.replace("\\\n", " ").splitlines()
     ]
