@@ -2,7 +2,7 @@
 
 `analysis_feed` adds one second of traffic at a time and asks for a decision. Two comparisons (see
 `meshd.model.canary`) are made: failed requests, and requests that took longer than `slower`
-times the previous revision's p95.
+times the previous revision's p95 (and at least `LEAST_DIFFERENCE` longer).
 
 Each comparison is tested after every bad request ("look"), so its significance level is divided
 among the looks (alpha spending): look number i may use 1 / (i (i + 1)) of the level, and these
@@ -55,6 +55,10 @@ REFERENCE: Final = 0.95
 QUICK: Final = 0.25
 """Quantile that is compared where the machine is noisy. Noise only ever adds to a latency, so it
 changes that of the quickest quarter least."""
+LEAST_DIFFERENCE: Final = 0.005
+"""Seconds by which a request must be slower to count as slow. Where a replica runs makes that
+difference, for instance on another node than those of the previous revision: a round trip, and a
+new connection with encryption."""
 NOISE_DEVIATIONS: Final = 3.0
 """Standard deviations above 1 from which a dispersion is noise, and not chance."""
 NOISY_WAIT: Final = 2.0
@@ -171,7 +175,8 @@ def _slow_from(
     latency: Mapping[int, int], settings: CanaryAnalysisSettings, quantile: float = REFERENCE
 ) -> float:
     """The latency in seconds from which a request counts as slow."""
-    return (buckets.quantile(latency, quantile) or 0.0) * settings.slower
+    usual = buckets.quantile(latency, quantile) or 0.0
+    return max(usual * settings.slower, usual + LEAST_DIFFERENCE)
 
 
 def _count_above(latency: Mapping[int, int], limit: float) -> int:

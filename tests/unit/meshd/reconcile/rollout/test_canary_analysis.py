@@ -64,9 +64,10 @@ def analyze(
     settings: CanaryAnalysisSettings = GATE,
     natural: float = 1 / 3,
     random_routing: bool = True,
+    usual: float = 0.02,
 ) -> tuple[float, AnalysisResult, CanaryAnalysis]:
     """Analyze second by second until there is a decision: seconds, result, evidence."""
-    baseline = second(numbers, rate * 10).latency
+    baseline = second(numbers, rate * 10, latency=usual).latency
     analysis = begin_analysis(0, START, baseline, random_routing=random_routing)
     for passed in range(200):
         step = analysis.traffic_step
@@ -180,6 +181,15 @@ def test_a_three_times_slower_revision_is_found_after_a_few_requests(rate: int) 
 def test_a_ten_percent_slower_revision_passes() -> None:
     decisions = {analyze(random.Random(n), 150, {"latency": 0.022})[1].decision for n in range(20)}
     assert decisions == {PASS}
+
+
+@pytest.mark.parametrize(("latency", "expected"), [(0.003, PASS), (0.02, FAIL)])
+def test_milliseconds_are_where_a_replica_runs(latency: float, expected: CanaryDecision) -> None:
+    """A revision whose first replicas are on other nodes than those before is not worse."""
+    for seed in range(20):
+        new, old = {"latency": latency}, {"latency": 0.001}
+        _, result, _ = analyze(random.Random(seed), 200, new, old, usual=0.001)
+        assert result.decision == expected, result.reason
 
 
 @pytest.mark.parametrize(("held_up", "found"), [(0.03, range(4)), (0.3, range(100, 101))])
