@@ -242,9 +242,6 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
     uncrowded = crowd <= CROWD_RATIO * bound
     first = new.answers < FIRST_ANSWERS and uncrowded
     service, answers = _learn_service_time(new, own / done if idle else mean, done, idle or first)
-    if new.answers < KNOWN_ANSWERS and service < new.service_time and not saturated:
-        # The first requests have waited: what a replica can serve is known, and not its workers.
-        proven, bound = (value * service / new.service_time for value in (proven, bound))
     calm = idle or mean < SPREAD_WAIT * service
     spread = _learn_spread(new, own / done, signal) if calm else new.spread
     slower = not idle and uncrowded and _all_take_longer(new, mean)

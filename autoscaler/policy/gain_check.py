@@ -55,13 +55,9 @@ def is_in_trouble(capacity: CapacityEstimate, objective: float | None) -> bool:
     return relative_wait(capacity) > WAITING or capacity.present_time > (objective or inf)
 
 
-def start_check(
-    capacity: CapacityEstimate, signal: Signal, load_need: float, now: float
-) -> GainCheck:
-    """Return the check of a scale-up that is ordered now. `load_need` is the number of replicas
-    that each request per second needs, without waiting ones."""
-    measured = _throughput_and_latency(capacity)
-    return GainCheck(now, signal.ready, *measured, load_need=load_need)
+def start_check(capacity: CapacityEstimate, signal: Signal, now: float) -> GainCheck:
+    """Return the check of a scale-up that is ordered now."""
+    return GainCheck(now, signal.ready, *_throughput_and_latency(capacity))
 
 
 def evaluate(
@@ -112,14 +108,7 @@ def evaluate(
         LOST_SHARE * throughput,
         added=signal.ready - check.ready,
         latency=(check.latency, latency),
-        load_need=min(check.load_need, cap.load_need) if cap else check.load_need,
     )
-
-
-def useful_count(cap: GainCap, rate: float) -> int:
-    """Return the number above which more replicas do not help while `rate` requests per second
-    arrive. A bottleneck elsewhere makes none of those superfluous that the load itself needs."""
-    return max(cap.number, round(cap.load_need * rate), 1)
 
 
 def active_cap(cap: GainCap | None, rate: float, now: float) -> GainCap | None:

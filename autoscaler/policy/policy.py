@@ -21,7 +21,7 @@ from autoscaler.policy import (
     season,
     warm_pool,
 )
-from autoscaler.policy.objectives import Need, ReplicaSizing
+from autoscaler.policy.objectives import Need
 from autoscaler.policy.observation import Observation
 from autoscaler.policy.state import State
 from autoscaler.settings import ScalingSettings
@@ -69,8 +69,7 @@ class Policy:
         trouble = gain_check.is_in_trouble(seen.capacity, settings.latency)
         trouble = trouble or seen.sizing.backlog > 0.0
         if desired > seen.current and trouble and check is None and signal.ready:
-            need = _load_need(seen.sizing, seen.demand.level, seen.capacity.bound)
-            check = gain_check.start_check(seen.capacity, signal, need, now)
+            check = gain_check.start_check(seen.capacity, signal, now)
         state = replace(
             state,
             desired=desired,
@@ -159,10 +158,8 @@ class Policy:
             if _has_requests(seen.signal):
                 return max(1, needed), "wake"
             return (needed, "schedule") if seen.signal.scheduled else (0, "hold")
-        if seen.cap is not None:
-            useful = gain_check.useful_count(seen.cap, seen.demand.level)
-            if max(needed, current) > useful:
-                return useful, "no-gain"
+        if seen.cap is not None and max(needed, current) > seen.cap.number:
+            return max(seen.cap.number, 1), "no-gain"
         cost = change_cost.change_cost(settings, seen.capacity.planned_startup)
         if needed > current:
             by_rate = _is_rate_based(seen.needs)
@@ -209,11 +206,6 @@ class Policy:
 
 def _has_requests(signal: Signal) -> bool:
     return signal.arrivals > 0 or signal.parked > 0 or signal.in_flight > 0.0
-
-
-def _load_need(sizing: ReplicaSizing, level: float, bound: float) -> float:
-    """Return the replicas that each request per second needs while no request waits."""
-    return (sizing.load + sizing.beta * sqrt(sizing.load)) / bound / level if level else 0.0
 
 
 def _is_rate_based(needs: dict[str, Need]) -> bool:

@@ -119,7 +119,6 @@ class GainCheck(msgspec.Struct, frozen=True):
     - `ready`: replicas that were ready then.
     - `throughput` (answers per second), `latency` (mean, seconds): what those achieved.
     - `served`: time since which more replicas are ready; None: they are not yet.
-    - `load_need`: replicas that each request per second needed then, without waiting ones.
     """
 
     since: float
@@ -127,7 +126,6 @@ class GainCheck(msgspec.Struct, frozen=True):
     throughput: float
     latency: float
     served: float | None = None
-    load_need: float = 0.0
 
 
 class GainCap(msgspec.Struct, frozen=True):
@@ -136,7 +134,6 @@ class GainCap(msgspec.Struct, frozen=True):
     - `number`: the cap. It holds until `until` and while at most `rate` requests per second arrive.
     - `span`: seconds for which it was set.
     - `throughput`: answers per second; if fewer are achieved under the cap, the cap was wrong.
-    - `load_need`: replicas that each request per second needs; more than the load needs are capped.
     - `added`: replicas that did not help; `latency`: mean seconds of an answer, before and with
       them.
     """
@@ -148,7 +145,6 @@ class GainCap(msgspec.Struct, frozen=True):
     throughput: float
     added: int = 0
     latency: tuple[float, float] = (0.0, 0.0)
-    load_need: float = 0.0
 
 
 class BurstHistory(msgspec.Struct, frozen=True):

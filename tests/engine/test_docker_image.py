@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from meshd.publish.compile import NO_PEERS
 from meshd.runtime.base import ImageMissing, StartFailed
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.select import choose
@@ -209,7 +210,8 @@ async def test_auto_takes_docker_if_every_image_is_available(
     assert choice.name == ("docker" if there else "process")
     assert "\n" not in choice.reason
     assert there or MISSING in choice.reason
-    assert runtime_of(choice.name, context).name == choice.name
+    made = runtime_of(choice.name, context, None, lambda: NO_PEERS, lambda _: None)
+    assert made.name == choice.name
 
 
 async def test_auto_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

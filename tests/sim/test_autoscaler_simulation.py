@@ -203,16 +203,6 @@ def test_a_slow_dependency_does_not_scale_its_caller() -> None:
     assert "strain" in {decision.cause for decision in decisions[120:]}
 
 
-def test_replicas_that_are_slow_at_first_do_not_cap_what_the_load_needs() -> None:
-    """New replicas are five times slower for half a minute. While they are, more of them do not
-    help; the load needs them all the same."""
-    model = replace(MODEL, workers=3, service_mean=0.12, warm_up=(30.0, 5.0))
-    load = [40.0] * 300 + [40.0 + 0.2 * second for second in range(400)] + [120.0] * 900
-    result, _ = watch(load, GOAL, model)
-    print(f"{result.missed_pct:.2f} % missed, {result.replica_hours:.2f} replica-hours")
-    assert result.missed_pct < 3.0
-
-
 def test_a_service_without_data_keeps_its_number() -> None:
     """Also before the first second with data, when the policy does not know the number."""
     gaps = replace(MODEL, gaps=1.0)

@@ -9,7 +9,7 @@ from autoscaler import ScalingSettings, Signal, limits, trace
 from autoscaler.baselines.hpa import Hpa
 from autoscaler.baselines.kpa import Kpa
 from autoscaler.policy import budget, capacity, change_cost, demand, gain_check
-from autoscaler.policy.state import CapacityEstimate, DemandEstimate, GainCap, GainCheck, Removal
+from autoscaler.policy.state import CapacityEstimate, DemandEstimate, GainCheck, Removal
 from autoscaler.window import push, significant_growth, significant_level
 
 LONG = 10_000.0
@@ -478,30 +478,6 @@ def test_a_service_time_that_drifts_is_followed_within_minutes_both_ways() -> No
     for _ in range(60):
         learned = capacity.observe(learned, shaped(1.0, 0.0, 6))
     assert learned.present_time == pytest.approx(before, rel=0.1)
-
-
-def test_a_first_queue_does_not_make_replicas_look_larger() -> None:
-    """One replica of four workers begins with the load of eight. Its first requests of 0.1 s take
-    up to a second each; when more replicas serve, they take 0.1 s."""
-    learned = CapacityEstimate()
-    for second in range(40):
-        took = min(1.0, 0.3 + 0.1 * second)
-        queue = Signal(
-            ready=1, arrivals=80, completions=40, latency_sum=40 * took, in_flight=54.0, shed=40
-        )
-        learned = capacity.observe(learned, queue)
-    for _ in range(60):
-        idle = Signal(ready=6, arrivals=80, completions=80, latency_sum=8.0, in_flight=8.0)
-        learned = capacity.observe(learned, idle)
-    assert learned.service_time == pytest.approx(0.1, rel=0.1)
-    assert learned.proven <= 4.4
-    assert learned.bound <= 4.4
-
-
-def test_a_cap_leaves_what_the_load_itself_needs() -> None:
-    cap = GainCap(4, 120.0, 120.0, 125.0, 80.0, load_need=0.05)
-    assert gain_check.useful_count(cap, 60.0) == 4
-    assert gain_check.useful_count(cap, 120.0) == 6
 
 
 def test_requests_that_wait_are_not_taken_for_a_slower_service() -> None:
