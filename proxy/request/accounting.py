@@ -76,7 +76,7 @@ def _record_background(exchange: "Exchange", now: float) -> None:
     endpoint = exchange.endpoint
     is_stream = exchange.status == 101 or exchange.streaming
     if endpoint is not None and exchange.first_byte_at and not is_stream:
-        endpoint.counters.latency.record(now - exchange.sent_at)
+        endpoint.counters.latency.record(now - exchange.sent_at - exchange.connect_seconds)
 
 
 def _record_times(exchange: "Exchange", now: float) -> None:
@@ -99,7 +99,7 @@ def _record_times(exchange: "Exchange", now: float) -> None:
     if exchange.connect_seconds:
         counters.connect.record(exchange.connect_seconds)
     counters.first_byte.record(first_byte_at - exchange.sent_at - exchange.connect_seconds)
-    endpoint.counters.latency.record(now - exchange.sent_at)
+    endpoint.counters.latency.record(now - exchange.sent_at - exchange.connect_seconds)
     if now > first_byte_at:
         counters.body.record(now - first_byte_at)
 
@@ -127,7 +127,7 @@ def record_stream_start(exchange: "Exchange", now: float) -> None:
     if exchange.caller:
         counters.record_call(exchange.caller, index(total), total)
     counters.first_byte.record(now - exchange.sent_at - exchange.connect_seconds)
-    endpoint.counters.latency.record(now - exchange.sent_at)
+    endpoint.counters.latency.record(now - exchange.sent_at - exchange.connect_seconds)
 
 
 def log_fast_path(

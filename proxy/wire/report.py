@@ -102,7 +102,7 @@ class EndpointReport(ToControl, frozen=True):
       length, this is the exact mean number in flight
     - `started`, `succeeded`, `failed`: requests
     - `retried`: the failed ones that were retried elsewhere, so that no client saw the failure
-    - `latency`: latencies of the successes
+    - `latency`: latencies of the successes, without the time to connect
     - `ejected`: whether it is ejected
     - `limit`: adaptive limit of requests in flight at the end of the interval; 0 without one
     """

@@ -1,7 +1,12 @@
-"""The latency of an event stream is the time to its first byte."""
+"""What counts as latency: of an event stream the time to its first byte, of an endpoint the time
+without that to connect."""
 
 import asyncio
+from typing import Any
 
+import pytest
+
+from proxy.request import connection_pool
 from proxy.wire.buckets import quantile
 from proxy.wire.report import ServiceReport
 from tests.support.proxy_scene import Visit, answers, get, on_uvloop, scene
@@ -55,3 +60,26 @@ async def test_any_other_answer_is_counted_at_its_end() -> None:
         (service,) = s.plane.report(0.0, 1.0).services
         assert sum(service.total.counts.values()) == 1
         assert service.codes == {"GET 2xx": 1}
+
+
+@on_uvloop
+async def test_the_time_to_connect_is_no_latency_of_the_endpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A new replica gets new connections, also encrypted ones between nodes: canary analysis must
+    not take the time for them for a slower revision."""
+    dial = connection_pool.dial
+
+    async def dial_slowly(*words: Any) -> None:
+        await elapse(0.3, "the way to the endpoint is long")
+        await dial(*words)
+
+    monkeypatch.setattr(connection_pool, "dial", dial_slowly)
+    async with scene() as s:
+        await s.serve(answers(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
+        client = await s.ask(get())
+        await client.response()
+        (service,) = s.plane.report(0.0, 1.0).services
+        assert (quantile(service.total.counts, 0.5) or 0.0) >= 0.29
+        assert (quantile(service.connect.counts, 0.5) or 0.0) >= 0.29
+        assert (quantile(service.endpoints[0].latency.counts, 0.5) or 1.0) < 0.2
