@@ -101,6 +101,10 @@ class OwnNode:
         """Cut the node from all others."""
         run("ip", "link", "set", self._link, "down")
 
+    def connect(self) -> None:
+        """End what `cut` began."""
+        run("ip", "link", "set", self._link, "up")
+
     def load(self, image: str) -> None:
         """Copy an image from the shared engine."""
         environment = {key: value for key, value in os.environ.items() if key != "DOCKER_HOST"}
@@ -148,14 +152,15 @@ def own_engines(names: Sequence[str]) -> Iterator[list[OwnNode]]:
 
 
 @contextmanager
-def own_swarm(names: Sequence[str], image: str) -> Iterator[Sequence[OwnNode]]:
-    """Run a Swarm of these nodes, the first of which is its manager; each has the image."""
+def own_swarm(names: Sequence[str], image: str, managers: int = 1) -> Iterator[Sequence[OwnNode]]:
+    """Run a Swarm of these nodes, the first ones of which are managers; each has the image."""
     with own_engines(names) as nodes:
         for node in nodes:
             node.load(image)
-        manager, *workers = nodes
+        manager, *others = nodes
         manager.docker("swarm", "init", "--advertise-addr", manager.address)
-        token = manager.docker("swarm", "join-token", "-q", "worker")
-        for node in workers:
+        for number, node in enumerate(others, 1):
+            role = "manager" if number < managers else "worker"
+            token = manager.docker("swarm", "join-token", "-q", role)
             node.docker("swarm", "join", "--token", token, f"{manager.address}:2377")
         yield nodes
