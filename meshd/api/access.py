@@ -20,7 +20,7 @@ from meshd.api.port import AccessControl, Control
 from meshd.api.problems import describe_error
 from meshd.api.rate_limit import FAILURE_COST, PeerLimiter
 from meshd.api.requests import CALLER, identity
-from meshd.api.routes import TAR, ApiRoute, BoundHandler
+from meshd.api.routes import SHUTDOWN, TAR, ApiRoute, BoundHandler
 from meshd.model.access import Identity, NewToken, Role
 from meshd.model.errors import NotFound
 
@@ -135,6 +135,8 @@ def protect(route: ApiRoute, handler: BoundHandler, control: Control) -> BoundHa
         status, detail = CLIENT_GONE, ""
         try:
             _check(route, caller, request, control)
+            if route.path != SHUTDOWN:
+                control.require_lead()
             response = await handler(request)
         except asyncio.CancelledError:
             raise

@@ -53,6 +53,9 @@ from proxy.observe.tap import TapFilter, TapLine
 class Control(Protocol):
     """The operations of the control process."""
 
+    def require_lead(self) -> None:
+        """Raise Rejected if this process may not change anything, because its lease has expired."""
+
     def status(self) -> Status:
         """Return the current state of everything."""
 

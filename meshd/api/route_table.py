@@ -56,7 +56,7 @@ from meshd.api.page_handlers import FOLLOWED, LATENCIES, SPARKLINES, PageHandler
 from meshd.api.port import Control
 from meshd.api.responses import PAGE
 from meshd.api.rollout_handlers import RELEASES, TO, RolloutHandlers
-from meshd.api.routes import METRICS, TAR, ApiRoute, BoundHandler
+from meshd.api.routes import METRICS, SHUTDOWN, TAR, ApiRoute, BoundHandler
 from meshd.api.silence_handlers import SilenceHandlers
 from meshd.api.volume_handlers import FORCE, LIVE, VolumeHandlers
 from meshd.model.access import (
@@ -185,7 +185,7 @@ CONTROL_ROUTES: Final = (
         "Take a replica out of rotation and replace it.", status=204,
     ),
     ApiRoute(
-        "POST", "/v1/shutdown", Handlers.shutdown, _ADMIN,
+        "POST", SHUTDOWN, Handlers.shutdown, _ADMIN,
         "End the daemon in order.", status=202, query=(STOP_REPLICAS,),
     ),
 )  # fmt: skip

@@ -17,6 +17,8 @@ JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 EVENT_STREAM: Final = "text/event-stream"
 TAR: Final = "application/x-tar"
+SHUTDOWN: Final = "/v1/shutdown"
+"""Path that also works where nothing may be changed."""
 METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 

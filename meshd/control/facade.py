@@ -93,7 +93,9 @@ class ControlFacade:
         certificates: Callable[[], Sequence[CertificateStatus]],
         retry_certificate: Callable[[str], bool],
         clock: Callable[[], float],
+        leads: Callable[[], bool],
     ) -> None:
+        self._leads = leads
         self._reconciler = reconciler
         self._store = store
         self._events = events
@@ -122,6 +124,14 @@ class ControlFacade:
         self._certificates = certificates
         self._retry_certificate = retry_certificate
         self._clock = clock
+
+    def require_lead(self) -> None:
+        """See `Control.require_lead`."""
+        if not self._leads():
+            raise Rejected(
+                "this meshd may not change anything: it could not renew its lease, since the Swarm "
+                "has no leader here or another meshd leads; ask the one that leads"
+            )
 
     # Queries
 

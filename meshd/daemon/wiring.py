@@ -268,6 +268,7 @@ class Parts:
     ) -> None:
         self._leadership = leadership
         clock, store, events, wake = time.time, stores.store, stores.events, asyncio.Event()
+        leads = (lambda: leadership.remaining() > 0) if leadership else (lambda: True)
         self._settings = settings
         self._stores = stores
         self._ingest = ingest
@@ -310,9 +311,7 @@ class Parts:
         publisher = self._publisher = Publisher(
             settings.state / "feed.sock", store.next_epoch(), channel.take, channel.proxies
         )
-        self._node_server = channel.make_server(
-            store, publisher, lambda: leadership is None or leadership.remaining() > 0
-        )
+        self._node_server = channel.make_server(store, publisher, leads)
         watch = self._watch = RuntimeWatcher(runtime, wake.set)
         claims = ProjectClaims(
             runtime, store, lambda: watch.replicas, wake.set, settings.adopts, settings.lease
@@ -496,6 +495,7 @@ class Parts:
             access=access,
             notifier=notifier,
             shutdown=Shutdown(store, reconciler, claims, publisher, deployments.down, end),
+            leads=leads,
             certificates=self._certificate_status,
             retry_certificate=certificates.retry if certificates else lambda _: False,
             clock=clock,

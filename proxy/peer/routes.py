@@ -22,8 +22,8 @@ proxy that is replaced waits at least 30 s for its connections, which it cannot 
 class PeerRoute:
     """The way to the endpoints of one node.
 
-    - `port`: the port of its proxy, at the address of each endpoint; 0: there is no way.
-    - `tls`: encryption, with the sessions of earlier connections; None if there is no way.
+    - `port`: the port of its proxy, at the address of each endpoint; 0: they cannot be reached.
+    - `tls`: encryption, with the sessions of earlier connections; None if they cannot be reached.
     - `problem`: why there is none.
     """
 

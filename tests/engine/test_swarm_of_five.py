@@ -168,7 +168,9 @@ async def test_five_nodes_under_load(tmp_path: Path, engine_image: str) -> None:
             await wait_until(lambda: scaled("3"), LEADS_SECONDS * 5, "another meshd scales")
             print(f"cut: scaling continues {clock() - began:.1f} s after the Swarm has a leader")
             assert leader is not None
-            await first.run("scale", "web", "1")  # the minority changes nothing, see below
+            minority = await first.run("scale", "web", "1")
+            assert minority.code == 1, minority.out
+            assert "may not change anything" in minority.err
             await leader.until("web", lambda each: each["ready"] == 3, 120)
             assert clients.failed == []
             print(f"cut: longest request {clients.longest:.2f} s")

@@ -20,7 +20,7 @@ from meshd.api.dto import (
 )
 from meshd.model.access import Identity, NewSignInLink, SignInLink
 from meshd.model.certificate import CertificateStatus
-from meshd.model.errors import NotFound, ReaderTooSlow
+from meshd.model.errors import NotFound, ReaderTooSlow, Rejected
 from meshd.model.event import Event
 from meshd.model.history import HistoryPoint, LatencyMap, MeshThen, Sparkline
 from meshd.model.output import OutputQuery, ReplicaLine
@@ -63,6 +63,7 @@ class FakeControl:
         self.sized: list[Sizing] = []
         self.certified: list[CertificateStatus] = []
         self.refuse: Exception | None = None
+        self.lease_expired = False
         self.silenced: list[Silence] = []
         self.exposition = b"# nothing\n"
         self.ended = asyncio.Event()
@@ -70,6 +71,10 @@ class FakeControl:
         self.queries: list[OutputQuery] = []
         self.at = 0.0
         self.followers: list[asyncio.Queue[tuple[str, str] | None]] = []
+
+    def require_lead(self) -> None:
+        if self.lease_expired:
+            raise Rejected("this meshd may not change anything")
 
     def _called(self, *what: object) -> None:
         self.calls.append(what)

@@ -347,6 +347,21 @@ def _session(serving: Serving) -> aiohttp.ClientSession:
     )
 
 
+async def test_without_its_lease_a_daemon_answers_and_changes_nothing(
+    control: FakeControl, serving: Serving
+) -> None:
+    control.lease_expired = True
+    async with _session(serving) as session:
+        async with session.get("v1/status") as shown:
+            assert shown.status == 200
+        async with session.post("v1/replicas/x/drain") as refused:
+            assert refused.status == 409
+            assert "may not change anything" in (await refused.json(content_type=None))["error"]
+        assert control.calls == []
+        async with session.post("v1/shutdown?stop_replicas=0") as ended:
+            assert ended.status == 202
+
+
 async def test_errors_are_problems(control: FakeControl, serving: Serving) -> None:
     control.refuse = Rejected("not now")
     async with _session(serving) as session:
