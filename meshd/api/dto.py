@@ -34,6 +34,7 @@ class ReplicaStatus(Value, frozen=True):
     - `ejected`: the proxy sends it no requests, because too many failed.
     - `cpu`: percent of its CPU limit, or of one core if it has none; `cores`: the same in cores.
     - `memory`: bytes. None: not known yet.
+    - `placed`: why it is on its node; empty where nothing was to choose.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ReplicaStatus(Value, frozen=True):
     cpu: float | None = None
     memory: int | None = None
     cores: float | None = None
+    placed: str = ""
 
 
 _SERVICE_NAMES: Final = {"desired": "wanted", "new_revision": "coming", "analysis": "trial"}

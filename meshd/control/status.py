@@ -186,4 +186,5 @@ def _replica_status(
         cpu=cpu_percent(load, limit),
         memory=load.memory if load else None,
         cores=load.cores if load else None,
+        placed=replica.placed,
     )

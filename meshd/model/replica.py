@@ -91,6 +91,7 @@ class Replica(msgspec.Struct, frozen=True):
     - `in_hooks`: an operation starts it, but its `pre_start` or `post_start` commands still run.
     - `warm`: it belongs to the warm pool; `resumed_at`: when it left the pool.
     - `host`, `port`: where the mesh reaches it; `alternatives`: more addresses to try.
+    - `placed`: why it is on its `node`; empty where nothing was to choose.
     - `addresses`, `gateways`, `error`: see `meshd.model.runtime.ObservedReplica`.
     """
 
@@ -136,6 +137,7 @@ class Replica(msgspec.Struct, frozen=True):
     gateways: tuple[tuple[str, str], ...] = ()
     alternatives: tuple[str, ...] = ()
     error: str = ""
+    placed: str = ""
 
     @property
     def key(self) -> ServiceKey:

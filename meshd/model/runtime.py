@@ -164,6 +164,7 @@ class ReplicaSpec:
     - `job`: it runs once, is not listed among the replicas, and has no name on the networks.
     - `instance`: id of the mesh that starts it (`Holder.instance`).
     - `attempt`: quick failures in a row before this start.
+    - `placed`: why it is placed on `node`, for people.
     """
 
     name: str
@@ -179,6 +180,7 @@ class ReplicaSpec:
     instance: str = ""
     attempt: int = 0
     avoid: tuple[str, ...] = ()
+    placed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

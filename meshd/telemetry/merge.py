@@ -105,6 +105,7 @@ class MergedService:
     - `parked`, `queued`: requests waiting at the end of the interval; `parked_total`: requests
       parked during it.
     - `queue_seconds`: waiting requests, integrated over time.
+    - `other_node`: requests, retries included, sent to endpoints on other nodes than the proxy.
     - `streams`: open TCP connections, tunnels and event streams at the end of the interval;
       `stream_seconds`: the same, integrated over time.
     - `background_seconds`: requests of background routes in flight, integrated over time.
@@ -123,6 +124,7 @@ class MergedService:
     ejections: int = 0
     shed: int = 0
     denied: int = 0
+    other_node: int = 0
     parked: int = 0
     parked_total: int = 0
     queued: int = 0
@@ -174,6 +176,7 @@ class MergedService:
         self.ejections += more.ejections
         self.shed += more.shed
         self.denied += more.denied
+        self.other_node += more.other_node
         self.bytes_in += more.bytes_in
         self.bytes_out += more.bytes_out
         self.total.add(more.total)

@@ -321,9 +321,14 @@ class ServiceCounters:
         return counts, seconds, errors, latency
 
     def drain(
-        self, name: str, now: float, endpoints: Sequence[EndpointReport] = ()
+        self,
+        name: str,
+        now: float,
+        endpoints: Sequence[EndpointReport] = (),
+        other_node: int = 0,
     ) -> ServiceReport:
-        """Return the counts of the interval that ends now, and start the next."""
+        """Return the counts of the interval that ends now, and start the next. `endpoints` and
+        `other_node` are counted elsewhere."""
         self.total.merge(self.fast_path_latency)
         self.first_byte.merge(self.fast_path_latency)
         self.fast_path_latency.drain()
@@ -369,6 +374,7 @@ class ServiceCounters:
             stream_seconds=max(0.0, self._stream_integral + self.streams * now),
             background_seconds=max(0.0, self._background_integral + self._background * now),
             exemplars=tuple(self._exemplars.values()),
+            other_node=other_node,
         )
         self._exemplars.clear()
         self._stream_integral = -self.streams * now

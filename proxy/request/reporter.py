@@ -54,7 +54,9 @@ class Reporter:
             start=start,
             end=end,
             generation=plane.routing.generation,
-            services=_report_services(services, removed, now, busy_only=busy_only),
+            services=_report_services(
+                services, removed, now, own_node=plane.peers.own_node, busy_only=busy_only
+            ),
             connections=len(plane.clients),
             rss_bytes=_resident_bytes(),
             cpu_seconds=used,
@@ -88,9 +90,13 @@ def _report_services(
     removed: Sequence[EndpointState],
     now: float,
     *,
+    own_node: str,
     busy_only: bool,
 ) -> tuple[ServiceReport, ...]:
-    found = [_report_service(service, removed, now, busy_only) for service in services]
+    found = [
+        _report_service(service, removed, now, own_node=own_node, busy_only=busy_only)
+        for service in services
+    ]
     return tuple([report for report in found if not busy_only or has_news(report)])
 
 
@@ -115,7 +121,12 @@ def _is_idle(state: EndpointState) -> bool:
 
 
 def _report_service(
-    service: ServiceState, removed: Sequence[EndpointState], now: float, busy_only: bool
+    service: ServiceState,
+    removed: Sequence[EndpointState],
+    now: float,
+    *,
+    own_node: str,
+    busy_only: bool,
 ) -> ServiceReport:
     left = [each for each in removed if each.service == service.name]
     states = [*service.endpoints.values(), *left]
@@ -131,7 +142,12 @@ def _report_service(
         )
         for state in states
     ]
-    return service.counters.drain(service.name, now, endpoints)
+    other_node = sum(
+        report.started
+        for state, report in zip(states, endpoints, strict=True)
+        if own_node and state.node and state.node.lower() != own_node
+    )
+    return service.counters.drain(service.name, now, endpoints, other_node)
 
 
 def _resident_bytes() -> int:

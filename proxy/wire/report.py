@@ -128,6 +128,7 @@ class ServiceReport(ToControl, frozen=True):
     - `failures`: answers of the proxy itself by reason (`proxy.request.failure`)
     - `grpc`: calls of gRPC by `METHOD CODE` ("/shop.Orders/Get OK")
     - `retries`, `ejections`, `shed`, `denied`: counts
+    - `other_node`: requests, retries included, sent to endpoints on other nodes than the proxy
     - `parked`, `queued`: requests that wait at the end of the interval
     - `parked_total`: requests that parked during the interval
     - `queue_seconds`: total waiting time
@@ -181,6 +182,7 @@ class ServiceReport(ToControl, frozen=True):
     exemplars: tuple[Exemplar, ...] = ()
     call_errors: dict[str, int] = msgspec.field(default_factory=dict)
     call_latency: dict[str, Histogram] = msgspec.field(default_factory=dict)
+    other_node: int = 0
 
 
 class Report(ToControl, frozen=True, tag=True):

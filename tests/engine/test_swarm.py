@@ -269,7 +269,7 @@ async def test_replicas_on_all_nodes_of_three_and_a_node_is_lost(
             await start(runtime, project, "web-1", "web-2", "web-3")
             found = {seen.node: seen for seen in await runtime.list()}
             assert set(found) == {"m1", "w1", "w2"}
-            with pytest.raises(StartFailed, match="m1, w1, w2 may have no more than 1 of the"):
+            with pytest.raises(StartFailed, match="m1, w1, w2 may have no more than 1 of it"):
                 await start(runtime, project, "web-4")
             for seen in found.values():
                 await wait_until(lambda s=seen: _is_up(str(s.host), s.port), 20)

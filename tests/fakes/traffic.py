@@ -81,6 +81,7 @@ def report(worker: int, sequence: int, end: float) -> Report:
             queued=1,
             shed=1,
             denied=1,
+            other_node=2,
             queue_seconds=0.1,
             bytes_in=100,
             bytes_out=2000,

@@ -25,6 +25,8 @@ from meshd.model.scaling import ScaleDecision
 
 STARTING_NAMED = 3
 """Replicas that are not ready yet whose reason is printed; the others mostly have the same."""
+PLACES_NAMED = 20
+"""Replicas of which it is printed why they are on their nodes."""
 LABEL_WIDTH = 11
 """Width of the labels of a decision's details; `objectives` and `candidates` are the longest."""
 
@@ -138,6 +140,15 @@ def summary_lines(service: ServiceStatus, at: float | None) -> list[str]:
         + (f" (open connections: {service.streams})" if service.streams else "")
         + f", p95 {output.format_seconds(service.p95) or 'unknown'}."
     )
+    return lines + place_lines(service)
+
+
+def place_lines(service: ServiceStatus) -> list[str]:
+    """Return why replicas are on their nodes; no line where no node was to be chosen."""
+    placed = [each for each in service.replicas if each.placed]
+    lines = [f"{each.name} is on {each.node}: {each.placed}" for each in placed[:PLACES_NAMED]]
+    if len(placed) > PLACES_NAMED:
+        lines.append(f"… and {len(placed) - PLACES_NAMED} more; `-o json` has all of them.")
     return lines
 
 

@@ -28,7 +28,7 @@ from meshd.reconcile.observe.memory import (
     record_failure,
 )
 from meshd.reconcile.restart_policy import will_restart
-from meshd.spec.labels import ATTEMPT, CLONE_OF, HEALTH
+from meshd.spec.labels import ATTEMPT, CLONE_OF, HEALTH, PLACED
 from meshd.spec.model import Service
 
 KILLED: Final = (137, -9)
@@ -307,6 +307,7 @@ def _replica_of(seen: ObservedReplica, record: ReplicaRecord, inputs: Inputs) ->
         gateways=seen.gateways,
         alternatives=tuple(each for each in known if each != host),
         error=seen.error,
+        placed=seen.labels.get(PLACED, ""),
     )
 
 

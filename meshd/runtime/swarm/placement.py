@@ -7,9 +7,10 @@ out; the replica then starts wherever Swarm finds a place within the limits.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from meshd.model.placement import allowed_nodes, label_of
 from meshd.model.runtime import Node
@@ -27,12 +28,14 @@ class NodeChoice:
     - `full`: nodes that must not get one, because they have the most replicas that they may have.
     - `apart`: nodes that must not get one, because of a service that it is to be apart from.
     - `closed`: nodes that must not get one, because their proxy is missing or lost.
+    - `reason`: why that node, for people; empty if the Swarm chooses, or if there is one node.
     """
 
     node: str | None = None
     full: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
+    reason: str = field(default="", compare=False)
 
     @property
     def excluded(self) -> tuple[str, ...]:
@@ -76,22 +79,49 @@ def choose(
         and node.cpus - node.reserved_cpus >= cpus - ROUNDING
         and node.memory - node.reserved_memory >= memory
     ]
-    for label in service.spread:
-        fitting = _emptiest_group(label, fitting, own)
     apart = tuple(sorted(apart))
     if not fitting:
         return NodeChoice(None, full, apart, closed)
+    steps = [
+        (f"fewest replicas by {label}", partial(_emptiest_group, label, own=own))
+        for label in service.spread
+    ]
+    steps += [(text, partial(_least, key)) for text, key in _order(service, fitting, own, tasks)]
+    reasons = ["the only node that fits"] if len(fitting) == 1 < len(nodes) else []
+    for text, narrow in steps:
+        left = narrow(fitting)
+        if len(left) < len(fitting):
+            reasons.append(text)
+        fitting = left
+    return NodeChoice(fitting[0].name, full, apart, closed, ", then ".join(reasons))
+
+
+def _order(
+    service: Service, nodes: Sequence[Node], own: Mapping[str, int], tasks: Mapping[str, int]
+) -> Sequence[tuple[str, Callable[[Node], Any]]]:
+    """Return what decides between nodes, in order: a text, and a key of which the least is best."""
+    by_name = ("first by name among equals", lambda n: n.name)
     if service.mesh.placement.strategy == "pack":
-        best = min(fitting, key=lambda n: (_is_busy(n), _free(n), -tasks.get(n.name, 0), n.name))
-    else:
+        return (
+            ("not busy", _is_busy),
+            ("least room left", _free),
+            ("most tasks", lambda n: -tasks.get(n.name, 0)),
+            by_name,
+        )
+    busy = ", of which a busy node counts one more" if any(map(_is_busy, nodes)) else ""
+    return (
         # A busy node counts as if it had one replica more: more would end the spread over nodes.
-        best = min(
-            fitting,
-            key=lambda n: (
-                own.get(n.name, 0) + _is_busy(n), _load_step(n), tasks.get(n.name, 0), n.name,
-            ),
-        )  # fmt: skip
-    return NodeChoice(best.name, full, apart, closed)
+        (f"fewest replicas of the service{busy}", lambda n: own.get(n.name, 0) + _is_busy(n)),
+        ("less busy", _load_step),
+        ("fewest tasks", lambda n: tasks.get(n.name, 0)),
+        by_name,
+    )
+
+
+def _least(key: Callable[[Node], Any], nodes: Sequence[Node]) -> list[Node]:
+    """Return the nodes with the least key."""
+    least = min(map(key, nodes))
+    return [node for node in nodes if key(node) == least]
 
 
 def _is_busy(node: Node) -> bool:

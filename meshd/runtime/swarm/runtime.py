@@ -336,7 +336,7 @@ class SwarmRuntime:
                     break
                 refused.add(choice.node)
                 avoid = (*replica.avoid, *choice.excluded)
-                chosen = replace(replica, avoid=avoid, node=choice.node)
+                chosen = replace(replica, avoid=avoid, node=choice.node, placed=choice.reason)
                 try:
                     return await self._create(await self._with_calls(chosen))
                 except StartFailed as failure:

@@ -75,6 +75,8 @@ def service_spec(
         marks[labels.JOB] = replica.name
     if replica.attempt:
         marks[labels.ATTEMPT] = str(replica.attempt)
+    if replica.placed:
+        marks[labels.PLACED] = replica.placed
     ports = [] if replica.job else _ports(service)
     task: Info = {
         "ContainerSpec": _container(replica, secrets),

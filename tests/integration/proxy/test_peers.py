@@ -156,6 +156,8 @@ async def test_endpoints_of_the_own_node_are_preferred(
         served = {each.id: each.succeeded for each in report.endpoints}
         assert 90 < served["shop-0"] < 180, "a quarter without a preference"
         assert all(served[each.id] for each in ends)
+        started = {each.id: each.started for each in report.endpoints}
+        assert report.other_node == sum(started.values()) - started["shop-0"]
 
 
 @on_uvloop

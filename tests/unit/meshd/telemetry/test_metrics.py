@@ -63,6 +63,7 @@ def samples(metrics: Metrics) -> Samples:
         ("meshd_ejections_total", {}, 4),
         ("meshd_shed_total", {}, 4),
         ("meshd_denied_total", {}, 4),
+        ("meshd_other_node_requests_total", {}, 8),
         ("meshd_uncovered_calls_total", {"caller": "shop/snoop"}, 4),
         ("meshd_parked_requests_total", {}, 8),
         ("meshd_sent_bytes_total", {}, 8000),

@@ -27,3 +27,17 @@ def test_replicas_that_are_not_ready_say_why() -> None:
     text = lines(replicas=new)
     named = [f"db-{number} is not ready: {reason}" in text for number in range(5)]
     assert named == [False, True, True, True, False]
+
+
+def test_replicas_say_why_they_are_on_their_nodes() -> None:
+    def replicas(count: int) -> list[ReplicaStatus]:
+        return [
+            ReplicaStatus(f"db-{n}", "shop/db", "r", "ready", node="w1", placed="less busy")
+            for n in range(count)
+        ]
+
+    assert lines(replicas=replicas(2)).endswith(
+        "\ndb-0 is on w1: less busy\ndb-1 is on w1: less busy"
+    )
+    assert lines(replicas=replicas(23)).endswith("… and 3 more; `-o json` has all of them.")
+    assert "is on" not in lines(replicas=[ReplicaStatus("db-0", "shop/db", "r", "ready")])

@@ -82,6 +82,43 @@ def test_packing_leaves_a_busy_node_out() -> None:
     assert choose(Service.model_validate({"name": "web", **PACK}), nodes[:1], {}, {}).node == "a"
 
 
+@pytest.mark.parametrize(
+    ("fields", "nodes", "own", "tasks", "reason"),
+    [
+        ({}, "abc", {"a": 1, "b": 1}, {}, "fewest replicas of the service"),
+        ({}, "abc", {"a": 1}, {"b": 3}, "fewest replicas of the service, then fewest tasks"),
+        ({}, "abc", {}, {}, "first by name among equals"),
+        ({}, "a", {}, {}, ""),
+        ({"max_per_node": 1}, "abc", {"a": 1, "c": 1}, {}, "the only node that fits"),
+        (ZONES, "abc", {"a": 1}, {}, "fewest replicas by node.labels.zone"),
+        (
+            ZONES,
+            "abc",
+            {"a": 1, "c": 1},
+            {},
+            "fewest replicas by node.labels.zone, then fewest replicas of the service",
+        ),
+    ],
+)
+def test_a_choice_says_why(
+    fields: dict[str, Any], nodes: str, own: dict[str, int], tasks: dict[str, int], reason: str
+) -> None:
+    service = Service.model_validate({"name": "web", **fields})
+    known = [each for each in ABC if each.name in nodes]
+    assert choose(service, known, own, tasks).reason == reason
+
+
+def test_a_choice_names_observed_use() -> None:
+    nodes = [node(n, load=NodeLoad(cpu, 0.1)) for n, cpu in (("a", 0.7), ("b", 0.2))]
+    assert choose(Service(name="web"), nodes, {}, {}).reason == "less busy"
+    packed = Service.model_validate({"name": "web", **PACK})
+    full = [node("a", reserved_memory=2**32, load=NodeLoad(0.95, 0.1)), node("b"), node("c")]
+    assert choose(packed, full, {}, {}).reason == "not busy, then first by name among equals"
+    assert choose(Service(name="web"), full, {"b": 2, "c": 1}, {"a": 1}).reason == (
+        "fewest replicas of the service, of which a busy node counts one more, then less busy"
+    )
+
+
 PACK = {"mesh": {"placement": "pack"}}
 
 

@@ -48,7 +48,9 @@ def test_a_mesh_managed_replica(tmp_path: Path) -> None:
     x-mesh: {}
 """
     environment = {"MESH_URL_API": "http://m/api"}
-    made = spec(tmp_path, text, environment=environment, instance="mesh-a", attempt=2)
+    made = spec(
+        tmp_path, text, environment=environment, instance="mesh-a", attempt=2, placed="less busy"
+    )
     assert made["Name"] == "shop-web-1"
     assert made["Labels"] == {
         "mesh.managed": "1",
@@ -58,6 +60,7 @@ def test_a_mesh_managed_replica(tmp_path: Path) -> None:
         "mesh.replica": "shop-web-1",
         "mesh.port": "8000",
         "mesh.instance": "mesh-a",
+        "mesh.placed": "less busy",
         "mesh.attempt": "2",
     }
     assert made["Mode"] == {"Replicated": {"Replicas": 1}}
