@@ -92,16 +92,45 @@ async def leader_of(meshes: Sequence[TestMesh]) -> TestMesh | None:
     return None
 
 
+def leading_manager(node: OwnNode) -> str:
+    """Return the manager that leads the Swarm, according to another one; empty if none does."""
+    listed = node.docker("node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}", check=False)
+    words = [line.split() for line in listed.splitlines()]
+    return next((each[0] for each in words if each[1:] == ["Leader"]), "")
+
+
 async def has_leader(node: OwnNode) -> bool:
     """Whether the Swarm has a leader, according to a manager."""
-    listed = node.docker("node", "ls", "--format", "{{.ManagerStatus}}", check=False)
-    return "Leader" in listed.split()
+    return bool(leading_manager(node))
+
+
+async def scale_web(meshes: Sequence[TestMesh], node: OwnNode, count: int) -> TestMesh:
+    """Scale with whichever mesh leads once the Swarm has a leader according to a manager; return
+    that mesh."""
+    await wait_until(lambda: has_leader(node), 60, "the Swarm has a leader again")
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    leader: TestMesh | None = None
+
+    async def scaled() -> bool:
+        nonlocal leader
+        leader = await leader_of(meshes)
+        return leader is not None and (await leader.run("scale", "web", str(count))).code == 0
+
+    await wait_until(scaled, LEADS_SECONDS * 5, "another meshd scales")
+    print(f"scaling continues {clock() - began:.1f} s after the Swarm has a leader")
+    assert leader is not None
+    return leader
+
+
+async def stands_by(mesh: TestMesh) -> bool:
+    """Whether it knows that another mesh leads."""
+    return bool((await status_of(mesh))["standby"])
 
 
 @pytest.mark.timeout(1800)
 async def test_five_nodes_under_load(tmp_path: Path, engine_image: str) -> None:
     text = APPLICATION.replace("IMAGE", engine_image).replace("CODE", json.dumps(CALLER))
-    text = text.replace("{allow: [web]}", "{allow: [web], rollout: {gate: false}}")
     text = text.replace("replicas: 3", "replicas: 5, update_config: {parallelism: 3}")
     names = ["m1", "m2", "m3", "w1", "w2"]
     with own_swarm(names, engine_image, managers=3) as nodes:
@@ -155,19 +184,7 @@ async def test_five_nodes_under_load(tmp_path: Path, engine_image: str) -> None:
             clients.longest = 0.0
             m1.cut()
             await clients.serve_more(others)
-            await wait_until(lambda: has_leader(managers[1]), 60, "the Swarm has a leader again")
-            clock = asyncio.get_running_loop().time
-            began = clock()
-            leader: TestMesh | None = None
-
-            async def scaled(count: str) -> bool:
-                nonlocal leader
-                leader = await leader_of(rest)
-                return leader is not None and (await leader.run("scale", "web", count)).code == 0
-
-            await wait_until(lambda: scaled("3"), LEADS_SECONDS * 5, "another meshd scales")
-            print(f"cut: scaling continues {clock() - began:.1f} s after the Swarm has a leader")
-            assert leader is not None
+            leader = await scale_web(rest, managers[1], 3)
             minority = await first.run("scale", "web", "1")
             assert minority.code == 1, minority.out
             assert "may not change anything" in minority.err
@@ -176,12 +193,37 @@ async def test_five_nodes_under_load(tmp_path: Path, engine_image: str) -> None:
             print(f"cut: longest request {clients.longest:.2f} s")
             m1.connect()
 
-            async def stands_by() -> bool:
-                return bool((await status_of(first))["standby"])
-
-            await wait_until(stands_by, 60, "the first one stands by")
+            await wait_until(lambda: stands_by(first), 60, "the first one stands by")
             _, web = await leader.until("web", lambda each: each["ready"] == 3, 60)
             assert web["wanted"] == 3
-            await wait_until(
-                lambda: serves(m1.address, 8080, f"update {UPDATES}"), 60, "m1 serves again"
-            )
+            last = f"update {UPDATES}"
+            await wait_until(lambda: serves(m1.address, 8080, last), 60, "m1 serves again")
+
+            # The leading meshd and the engine of the leading manager are killed together.
+            await wait_until(lambda: has_leader(m1), 60, "m1 has caught up")
+            name = leading_manager(m1)
+            manager = next(node for node in managers if node.name == name)
+            place = meshes.index(leader)
+            rest = [each for each in meshes if each is not leader]
+            clients.avoided = {managers[place].name}
+            await clients.serve_more([n for n in nodes if n.name not in clients.avoided], 5)
+            clients.longest = 0.0
+            print(f"killed: meshd on {managers[place].name}, engine of {name}")
+            for pid in leader.processes():
+                leader.kill(pid)
+            await asyncio.to_thread(manager.kill)
+            witness = next(node for node in managers if node is not manager)
+            others = [node for node in nodes if node.name not in clients.avoided]
+            await clients.serve_more(others)
+            successor = await scale_web(rest, witness, 4)
+            await successor.until("web", lambda each: each["ready"] == 4, 120)
+            assert clients.failed == []
+            print(f"killed: longest request {clients.longest:.2f} s")
+            await asyncio.to_thread(manager.run_engine)
+            back = await leader.up(text.replace("first", last), "--lease", "prod")
+            assert (back.code, "leads lease prod" in back.err) == (0, True), back.err
+            address = managers[place].address
+            await wait_until(lambda: serves(address, 8080, last), 60, "its proxy serves again")
+            clients.avoided = set()
+            await clients.serve_more(nodes, 5)
+            assert clients.failed == []

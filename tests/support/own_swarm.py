@@ -7,9 +7,10 @@ them by the bridge's own address.
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.support.waiting import wait_until_blocking
@@ -119,6 +120,19 @@ class OwnNode:
             self._process.terminate()
             self._process.wait(60)
 
+    def kill(self) -> None:
+        """Kill the engine, its helpers and its containers at once; keep what it has on disk."""
+        assert self._process is not None
+        engine = self._process.pid
+        running = self.docker("ps", "-q").split()
+        containers = (
+            self.docker("inspect", "-f", "{{.State.Pid}}", *running).split() if running else []
+        )
+        for pid in (engine, *_sharing_mounts(engine), *map(int, containers)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait(60)
+
     def stop(self) -> None:
         """Stop the engine with its containers, and remove what it has."""
         if self._process is not None and self._process.poll() is None:
@@ -129,6 +143,18 @@ class OwnNode:
         run("ip", "netns", "delete", self.namespace, check=False)
         run("umount", "-l", f"{self.root}/data", check=False)
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _sharing_mounts(engine: int) -> list[int]:
+    """Return the other processes in the mount namespace that an engine made for itself."""
+    namespace = os.readlink(f"/proc/{engine}/ns/mnt")
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != engine:
+            with suppress(OSError):
+                if os.readlink(entry / "ns/mnt") == namespace:
+                    found.append(int(entry.name))
+    return found
 
 
 @contextmanager

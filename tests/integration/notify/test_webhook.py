@@ -234,6 +234,7 @@ async def test_the_notifier_sends_what_projects_ask_for(receiver: Receiver, tmp_
             with pytest.raises(Rejected):
                 notifier.create_silence(wrong, "me")
 
+        await wait_until(lambda: counts["sent"] == 2, 10, "both are counted")
         projects.clear()
         clock[0] += 10.0
         events.record(1.0, Kind.RUNTIME_LOST, "the engine does not answer")
