@@ -1,4 +1,4 @@
-"""`meshd volume`: list, back up, restore and delete volumes."""
+"""`meshd volume`: list, back up, restore, copy and delete volumes."""
 
 import asyncio
 import bz2
@@ -20,6 +20,7 @@ import click
 from meshd.api.client import ApiFailure, NoDaemon
 from meshd.api.dto import VolumeStatus
 from meshd.cli import output
+from meshd.cli.commands import volume_copy
 from meshd.cli.options import output_option, state_option
 from meshd.cli.session import connect, run_async
 from meshd.model.errors import Rejected
@@ -34,13 +35,16 @@ T = TypeVar("T")
 STANDARD_STREAM: Final = Path("-")
 
 
-@click.group("volume", short_help="Back up and restore volumes.")
+@click.group("volume", short_help="Back up, restore and copy volumes.")
 def command() -> None:
-    """List, back up, restore and delete volumes.
+    """List, back up, restore, copy and delete volumes.
 
     VOLUME is a name that `meshd volume ls` shows, or the name in the Compose file (PROJECT/NAME if
     several projects have one).
     """
+
+
+command.add_command(volume_copy.command)
 
 
 @command.command("ls", short_help="List volumes.")

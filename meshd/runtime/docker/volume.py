@@ -16,7 +16,7 @@ import os
 import secrets
 import socket
 import tarfile
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -37,6 +37,8 @@ STAGED: Final = "meshd.staged"
 """Label on a staged volume: the name of the volume that it is for."""
 MARKER: Final = "meshd.restore"
 """Label on a marker: the name of the volume whose content is being replaced."""
+COPYING: Final = "meshd.copy"
+"""Label on the marker of a copy from another engine: the name of the volume it is written to."""
 OWNER: Final = "meshd.owner"
 """Label on helpers and staged volumes: the process that uses them, as HOST/PID."""
 EMPTY_IMAGE: Final = "meshd-empty:latest"
@@ -128,10 +130,10 @@ class Volumes:
             found = (await docker.volumes.list())["Volumes"] or ()  # type: ignore[no-untyped-call]
             containers = [each._container for each in await docker.containers.list(all=True)]
         marks = [volume.get("Labels") or {} for volume in found]
-        unfinished = {mark[MARKER] for mark in marks if MARKER in mark}
+        unfinished = {mark[key] for mark in marks for key in (MARKER, COPYING) if key in mark}
         volumes = []
         for volume, mark in zip(found, marks, strict=True):
-            if {CLAIM, STAGED, MARKER} & mark.keys() or _is_anonymous(volume):
+            if {CLAIM, STAGED, MARKER, COPYING} & mark.keys() or _is_anonymous(volume):
                 continue
             name = str(volume["Name"])
             users = [c for c in containers if _has_volume(c, name) and not _is_helper(c)]
@@ -201,7 +203,7 @@ class Volumes:
         """Replace the content of volume `name` by the staged one. Raises VolumeFailure; if the copy
         has begun then, `finish` completes it."""
         async with self._lock(name):
-            info = await self._inspect(name)
+            info = await self.inspect(name)
             if info is None:
                 raise VolumeFailure(f"there is no volume {name}")
             if not await self.is_empty(name):
@@ -218,16 +220,67 @@ class Volumes:
         """Remove the staged content of a volume; no effect if there is none."""
         await self._delete(f"{STAGED}.{name}")
 
+    async def unmark_copy(self, name: str) -> None:
+        """Say that a copy into a volume is complete."""
+        await self._delete(f"{COPYING}.{name}")
+
+    async def is_copy_marked(self, name: str) -> bool:
+        """Whether a copy into a volume is not complete."""
+        return await self.inspect(f"{COPYING}.{name}") is not None
+
+    async def receive(
+        self, name: str, marks: Mapping[str, str], data: AsyncIterator[bytes]
+    ) -> None:
+        """Mark a volume as incomplete until `unmark_copy`, and replace its content by `data`;
+        create it with the labels `marks` if it does not exist. Raises VolumeFailure, and what
+        `data` raises; the volume is empty then, or does not exist if it did not before, and is not
+        marked."""
+        info = await self.inspect(name)
+        fresh = _body_like(name, info) if info else {"Name": name, "Labels": dict(marks)}
+        try:
+            await self._create({"Name": f"{COPYING}.{name}", "Labels": {COPYING: name}})
+            if info is not None:
+                await self._clear(name, fresh)
+            else:
+                await self._create(fresh)
+            await self._write(name, name, data)
+        except BaseException:
+            await asyncio.shield(self._undo_receive(name, fresh if info else None))
+            raise
+
+    async def _undo_receive(self, name: str, fresh: Info | None) -> None:
+        await self._refuse_users(name)
+        await self._delete(name)
+        if fresh is not None:
+            await self._create(fresh)
+        await self.unmark_copy(name)
+
+    async def _clear(self, name: str, body: Info) -> None:
+        """Make a volume empty."""
+        if await self.is_empty(name):
+            return
+        await self._refuse_users(name)
+        await self._delete(name)
+        await self._create(body)
+        if not await self.is_empty(name):
+            raise VolumeFailure(f"volume {name} still has files after it was created again")
+
     async def finish(self, names: Collection[str]) -> None:
-        """Complete the restores of these volumes that were interrupted. Raises StartFailed."""
+        """Complete the restores of these volumes that were interrupted. Raises StartFailed, also if
+        a copy from another engine was."""
         if not names:
             return
+        for name in sorted(names):
+            if await self.is_copy_marked(name):
+                raise StartFailed(
+                    f"the copy into volume {name} is not complete; repeat `meshd volume copy`"
+                )
         async with self._engine.request() as docker:
             found = await docker.volumes.list(filters={"label": [MARKER]})  # type: ignore[no-untyped-call]
         unfinished = {volume["Labels"][MARKER] for volume in found["Volumes"] or ()}
         for name in sorted(unfinished & set(names)):
             async with self._lock(name):
-                if await self._inspect(f"{MARKER}.{name}") is None:
+                if await self.inspect(f"{MARKER}.{name}") is None:
                     continue
                 try:
                     await self._replace(name)
@@ -245,14 +298,11 @@ class Volumes:
     async def _replace(self, name: str) -> None:
         """Clear the volume, copy the staged one into it, and remove marker and staged volume."""
         await self._refuse_users(name)
-        info = await self._inspect(name)
+        info = await self.inspect(name)
         if info is None or not await self.is_empty(name):
-            body: Info = {"Name": name}
             if info is not None:
-                body |= {"Driver": info["Driver"], "Labels": info.get("Labels") or {}}
-                body |= {"DriverOpts": info["Options"]} if info.get("Options") else {}
                 await self._delete(name)
-            await self._create(body)
+            await self._create(_body_like(name, info))
             if not await self.is_empty(name):
                 raise VolumeFailure(f"volume {name} still has files after it was created again")
         await self._write(name, name, self.read(f"{STAGED}.{name}"))
@@ -298,7 +348,7 @@ class Volumes:
     @asynccontextmanager
     async def _helper(self, volume: str) -> AsyncIterator[str]:
         """Yield the id of a container with the volume at PATH."""
-        if await self._inspect(volume) is None:
+        if await self.inspect(volume) is None:
             raise VolumeFailure(f"there is no volume {volume}")
         await self._ensure_image()
         body: Info = {
@@ -311,12 +361,16 @@ class Volumes:
             },
         }
         name = f"meshd-volume-{secrets.token_hex(4)}"
-        async with self._engine.request(otherwise=VolumeFailure) as docker:
-            container = await docker.containers.create(body, name=name)
         try:
-            yield container.id
+            async with self._engine.request(otherwise=VolumeFailure) as docker:
+                made = asyncio.ensure_future(docker.containers.create(body, name=name))
+                try:
+                    await asyncio.shield(made)
+                finally:  # a request that is cut off creates the container all the same
+                    await asyncio.wait([made])
+            yield made.result().id
         finally:
-            await asyncio.shield(self._remove_container(container.id))
+            await asyncio.shield(self._remove_container(name))
 
     async def _ensure_image(self) -> None:
         try:
@@ -337,7 +391,8 @@ class Volumes:
                     raise VolumeFailure(f"an empty image cannot be made: {await _text(response)}")
                 await response.read()
 
-    async def _inspect(self, name: str) -> Info | None:
+    async def inspect(self, name: str) -> Info | None:
+        """Return what the engine says about a volume; None if it does not exist."""
         gone = VolumeFailure(name)
         try:
             async with self._engine.request(errors={404: gone}) as docker:
@@ -352,7 +407,7 @@ class Volumes:
 
     async def _delete(self, name: str) -> None:
         """Delete a volume; no effect if it does not exist."""
-        if await self._inspect(name) is not None:
+        if await self.inspect(name) is not None:
             async with self._engine.request(otherwise=VolumeFailure) as docker:
                 volume = await docker.volumes.get(name)  # type: ignore[no-untyped-call]
                 await volume.delete()
@@ -393,6 +448,19 @@ def _directory(name: str, like: tarfile.TarInfo) -> bytes:
     with tarfile.open(fileobj=packed, mode="w") as tar:
         tar.addfile(entry)
     return packed.getvalue()
+
+
+def _body_like(name: str, info: Info | None) -> Info:
+    """Return the request that creates a volume again, as it is."""
+    if info is None:
+        return {"Name": name}
+    options = {"DriverOpts": info["Options"]} if info.get("Options") else {}
+    return {
+        "Name": name,
+        "Driver": info["Driver"],
+        "Labels": info.get("Labels") or {},
+        **options,
+    }
 
 
 def _owner() -> str:
