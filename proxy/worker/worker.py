@@ -50,6 +50,7 @@ from proxy.wire.report import (
 )
 from proxy.wire.snapshot import Generation, MissingService, Snapshot
 from proxy.worker.acceptor import Acceptor
+from proxy.worker.allocator import keep_freed_memory
 from proxy.worker.attachments import Attachments
 from proxy.worker.flight_files import FlightFiles
 from proxy.worker.handover import Handover
@@ -328,8 +329,10 @@ def _make_span_exporter(config: SpanConfig) -> "tuple[SpanQueue | None, SpanExpo
     return spans, SpanExporter(spans, config)
 
 
-def _prepare_process() -> None:
-    """Exclude the objects made at start-up from garbage collection, and make it rare."""
+def prepare_process() -> None:
+    """Exclude the objects made at start-up from garbage collection, and make it rare. Keep the memory
+    of bodies."""
+    keep_freed_memory()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
@@ -341,7 +344,7 @@ def main() -> None:
 
     async def serve() -> None:
         worker = Worker(config, asyncio.get_running_loop())
-        _prepare_process()
+        prepare_process()
         await worker.run()
 
     uvloop.run(serve())
