@@ -34,7 +34,9 @@ COMPILED = [
         "admit", "backlog", "eject", "gradient", "hashing", "idle_age", "latency", "path_policy",
         "ratelimit", "retry", "route",
     )),
-    *(f"proxy/http2/{name}.py" for name in ("abuse", "codec", "frames", "request", "response")),
+    *(f"proxy/http2/{name}.py" for name in (
+        "abuse", "codec", "frames", "output", "request", "response",
+    )),
     *(f"proxy/http2_downstream/{name}.py" for name in ("connection", "stream")),
     *(f"proxy/observe/{name}.py" for name in ("counters", "flight_ring", "histogram", "log_line")),
     *(f"proxy/tls/{name}.py" for name in ("counters", "handshake", "peer_transport", "transport")),

@@ -35,6 +35,7 @@ from proxy.http2.codec import (
     WindowUpdated,
 )
 from proxy.http2.frames import FINE, FrameGuard
+from proxy.http2.output import write_output
 from proxy.http2.request import Field, RequestTranslator
 from proxy.http2_downstream.stream import UNSENT_LOW, Http2Stream, websocket_key
 from proxy.request import accounting, fast_path
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE: Final = 75.0
 """Seconds without a stream if the last one belonged to no service: the default of nginx."""
-OUTPUT: Final = 64 * 1024
-"""Bytes that the codec is asked for at once."""
 UNSENT_HIGH: Final = 64 * 1024
 """Bytes of one response that wait for the client above which its upstream is not read."""
 UNSENT_TOTAL: Final = 1024 * 1024
@@ -388,10 +387,8 @@ class Http2Connection(ClientConnection):
         try:
             while more:
                 while self.transport is not None and not self._full and self._stage != _ENDED:
-                    data = codec.output(OUTPUT)
-                    if not data:
+                    if not write_output(codec, self.transport):
                         break
-                    self.transport.write(data)
                 events = codec.events()
                 if events:
                     self._handle(events, self.plane.now)

@@ -23,6 +23,7 @@ from proxy.http2.codec import (
     StreamReset,
     TrailersReceived,
 )
+from proxy.http2.output import write_output
 from proxy.http2_upstream.stream import UpstreamStream
 from proxy.peer.routes import PEER_SECONDS
 from proxy.request import connection_pool, reachability
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 WRITE_HIGH: Final = 64 * 1024
 """Bytes in the write buffer above which the codec keeps its frames."""
-OUTPUT: Final = 64 * 1024
-"""Bytes that the codec is asked for at once."""
 MOST_STREAMS: Final = 100
 """Streams on one connection at most, and until the peer says less: more than that share too much of
 one flow control window."""
@@ -363,11 +362,8 @@ class Http2UpstreamConnection:
         if transport is None or transport.is_closing():
             return
         try:
-            while not self._full:
-                data = self.codec.output(OUTPUT)
-                if not data:
-                    break
-                transport.write(data)
+            while not self._full and write_output(self.codec, transport):
+                pass
             events = self.codec.events()
             if events:
                 self._handle(events)

@@ -54,6 +54,10 @@ class PeerTransport(TlsTransport):
         if not self._wrote_end:
             super().write(data)
 
+    def writelines(self, pieces: list[bytes]) -> None:
+        if not self._wrote_end:
+            super().writelines(pieces)
+
     def write_eof(self) -> None:
         """End this direction, after what was written."""
         if self._closing or self._wrote_end:

@@ -8,11 +8,15 @@ decrypted as a whole and passed on in one call, and a connection keeps no buffer
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 RECORD: Final = 16 * 1024
 """Bytes that are encrypted at once: the contents of one record at most (RFC 8446, section 5.1). The
 buffer of encrypted bytes never gets smaller, so it must not get large."""
+TOGETHER: Final = 4 * RECORD
+"""Bytes whose records are sent together: the kernel makes one large packet of them. Each record is
+encrypted and copied while it is in the first caches."""
 DECRYPTED: Final = 32 * 1024
 """Bytes that are decrypted at once, for the same reason. The incomplete record at the end of each
 piece costs an exception."""
@@ -163,17 +167,40 @@ class TlsTransport:
         """Encrypt bytes and send them."""
         if self._closing:
             return
-        connection, outgoing, carrier = self._connection, self._outgoing, self.carrier
+        if len(data) > RECORD:
+            view = memoryview(data)
+            for start in range(0, len(data), TOGETHER):
+                self._write_records(
+                    [
+                        view[at : at + RECORD]
+                        for at in range(start, min(start + TOGETHER, len(data)), RECORD)
+                    ]
+                )
+            return
         try:
-            if len(data) <= RECORD:
-                connection.write(data)
-                carrier.write(outgoing.read())
-            else:
-                view = memoryview(data)
-                for start in range(0, len(data), RECORD):
-                    connection.write(view[start : start + RECORD])
-                    carrier.write(outgoing.read())
+            self._connection.write(data)
+            self.carrier.write(self._outgoing.read())
         except ssl.SSLError:
+            self._fail()
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        """Encrypt pieces of at most one record each, and send them at once."""
+        if not self._closing:
+            self._write_records(pieces)
+
+    def _write_records(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Encrypt each piece as one record, and send them in one call of the kernel."""
+        connection, outgoing = self._connection, self._outgoing
+        records: list[bytes] = []
+        failed = False
+        try:
+            for piece in pieces:
+                connection.write(piece)
+                records.append(outgoing.read())
+        except ssl.SSLError:
+            failed = True
+        self.carrier.writelines(records)
+        if failed:
             self._fail()
 
     def close(self) -> None:

@@ -330,8 +330,8 @@ def _make_span_exporter(config: SpanConfig) -> "tuple[SpanQueue | None, SpanExpo
 
 
 def prepare_process() -> None:
-    """Exclude the objects made at start-up from garbage collection, and make it rare. Keep the memory
-    of bodies."""
+    """Exclude the objects made at start-up from garbage collection, and make it rare. Keep the
+    memory of bodies."""
     keep_freed_memory()
     gc.collect()
     gc.freeze()

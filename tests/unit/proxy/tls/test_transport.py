@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from proxy.tls.contexts import make_context
-from proxy.tls.transport import DECRYPTED, RECORD, TlsTransport
+from proxy.tls.transport import DECRYPTED, RECORD, TOGETHER, TlsTransport
 from proxy.wire.snapshot import CertificateFiles, ListenerTls
 from tests.support.certificate_authority import Authority
 
@@ -23,6 +23,10 @@ class Carrier:
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.calls.append("together")
+        self.written += pieces
 
     def take(self) -> bytes:
         data = b"".join(self.written)
@@ -137,7 +141,46 @@ def test_a_response_is_one_write(pair: Pair) -> None:
     assert len(pair.carrier.written) == 1
     pair.transport.write(b"x" * (2 * RECORD + 1))
     assert len(pair.carrier.written) == 4
+    assert pair.carrier.calls == ["together"]
     assert pair.read() == b"x" * (3 * RECORD + 1)
+
+
+def test_a_large_response_is_written_in_groups_of_records(pair: Pair) -> None:
+    data = bytes(index % 251 for index in range(2 * TOGETHER + 5))
+    pair.transport.write(data)
+    assert pair.carrier.calls == ["together"] * 3
+    assert len(pair.carrier.written) == 2 * TOGETHER // RECORD + 1
+    assert max(map(len, pair.carrier.written)) < RECORD + 100
+    assert pair.read() == data
+
+
+def test_pieces_are_written_together(pair: Pair) -> None:
+    pair.transport.writelines([b"a" * RECORD, b"b", b"c" * RECORD])
+    assert (pair.carrier.calls, len(pair.carrier.written)) == (["together"], 3)
+    assert pair.read() == b"a" * RECORD + b"b" + b"c" * RECORD
+    pair.transport.close()
+    pair.read()
+    pair.transport.writelines([b"late"])
+    assert pair.carrier.written == []
+
+
+def test_records_before_a_failure_are_sent_before_its_alert(pair: Pair) -> None:
+    class Failing:
+        """Fails at the second piece."""
+
+        def __init__(self, inside: ssl.SSLObject) -> None:
+            self._inside, self._pieces = inside, 0
+
+        def write(self, data: bytes) -> int:
+            self._pieces += 1
+            if self._pieces == 2:
+                raise ssl.SSLError
+            return self._inside.write(data)
+
+    pair.transport._connection = cast("ssl.SSLObject", Failing(pair.transport._connection))
+    pair.transport.writelines([b"first", b"second"])
+    assert pair.read() == b"first"
+    assert pair.carrier.is_closing()
 
 
 @pytest.mark.parametrize("size", [1, 100, RECORD, RECORD + 1, DECRYPTED, 3 * DECRYPTED + 7])
