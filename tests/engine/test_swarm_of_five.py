@@ -101,7 +101,7 @@ def leading_manager(node: OwnNode) -> str:
 
 async def has_leader(node: OwnNode) -> bool:
     """Whether the Swarm has a leader, according to a manager."""
-    return bool(leading_manager(node))
+    return bool(await asyncio.to_thread(leading_manager, node))
 
 
 async def scale_web(meshes: Sequence[TestMesh], node: OwnNode, count: int) -> TestMesh:
