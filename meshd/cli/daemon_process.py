@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -30,6 +31,7 @@ from meshd.spec.model.proxy_settings import ProxySettings
 from meshd.standalone.build import build_span_config
 from meshd.standalone.listeners import build_listeners, list_acme
 from meshd.store import presence
+from meshd.store.store import read_stored_projects
 from meshd.ui.settings import PageSettings
 from proxy.ipc import address as addresses
 from proxy.ipc.config import ChildConfig, LogConfig, SupervisorConfig
@@ -233,6 +235,97 @@ def metrics_address(state: Path) -> str:
     return ""
 
 
+@dataclass(frozen=True, slots=True)
+class TakeoverOptions:
+    """How a daemon with the Docker runtime becomes one with the Swarm runtime.
+
+    - `staying`: keys of the services that stay on the engine; None: the engine has nothing left.
+    - `node_listen`, `peer_listen`, `allow_clear_text`: see `DaemonOptions`.
+    """
+
+    staying: tuple[str, ...] | None
+    node_listen: str = ""
+    peer_listen: str = ""
+    allow_clear_text: bool = False
+
+
+TAKE_OVER: Final = "--take-over-engine"
+_STAYS: Final = "--stays="
+
+
+def staying_services(state: Path) -> tuple[str, ...] | None:
+    """Return the services that stay on the engine while a Swarm takes over from it; None if the
+    daemon does not do that."""
+    config = _stored_config(state)
+    for child in config.children if config else ():
+        if TAKE_OVER in child.argv:
+            return tuple(
+                each.removeprefix(_STAYS) for each in child.argv if each.startswith(_STAYS)
+            )
+    return None
+
+
+def swarm_config(state: Path, options: TakeoverOptions) -> SupervisorConfig:
+    """Return the configuration of the daemon that runs, with the Swarm runtime. Raises
+    DaemonStartError."""
+    config = _stored_config(state)
+    if config is None:
+        raise DaemonStartError(f"{_config_file(state)} cannot be read")
+    return as_swarm(config, state, options)
+
+
+def as_swarm(config: SupervisorConfig, state: Path, options: TakeoverOptions) -> SupervisorConfig:
+    """Return a configuration with the Swarm runtime. Options that it has already are kept."""
+
+    def change(argv: tuple[str, ...]) -> tuple[str, ...]:
+        words = [each for each in argv if each != TAKE_OVER and not each.startswith(_STAYS)]
+        if "--runtime" in words:
+            words[words.index("--runtime") + 1] = "swarm"
+        if options.node_listen and not any(each.startswith("--node-listen") for each in words):
+            words.append(f"--node-listen={options.node_listen}")
+        if options.allow_clear_text and "--allow-clear-text" not in words:
+            words.append("--allow-clear-text")
+        if options.staying is not None:
+            words += [TAKE_OVER, *(f"{_STAYS}{key}" for key in options.staying)]
+        return tuple(words)
+
+    children = tuple(
+        msgspec.structs.replace(child, argv=change(child.argv)) for child in config.children
+    )
+    peer = config.peer
+    if peer is None and options.peer_listen:
+        peer = peer_config(state, options.peer_listen)
+    return msgspec.structs.replace(config, children=children, peer=peer)
+
+
+def replace_config(state: Path, config: SupervisorConfig) -> bytes:
+    """Have the daemon that runs continue with another configuration: the sockets stay open, the
+    workers finish their requests, and the control process is replaced. Return the configuration
+    before, for `restore_config`. Raises DaemonStartError."""
+    return _replace_config(state, msgspec.json.format(msgspec.json.encode(config)))
+
+
+def restore_config(state: Path, before: bytes) -> None:
+    """Have the daemon continue with the configuration that `replace_config` returned."""
+    _replace_config(state, before)
+
+
+def _replace_config(state: Path, config: bytes) -> bytes:
+    file, pid = _config_file(state), running_pid(state)
+    if pid is None:
+        raise DaemonStartError(f"no daemon runs in {state}")
+    try:
+        before = file.read_bytes()
+        part = file.with_name(f".{file.name}.part")
+        part.touch(mode=0o600)
+        part.write_bytes(config)
+        part.replace(file)
+        os.kill(pid, signal.SIGUSR2)
+    except OSError as error:
+        raise DaemonStartError(f"{file}: {error}") from error
+    return before
+
+
 def has_api_settings(options: DaemonOptions) -> bool:
     """Whether the running daemon serves the API over TCP as these options say; True if not
     known."""
@@ -382,14 +475,33 @@ class DaemonProcess:
         return await _wait_until(lambda: self.process.poll() is not None, within)
 
 
+def _continue_takeover(options: DaemonOptions) -> SupervisorConfig:
+    """Return the configuration of a daemon that starts. If the one before moved an application to a
+    Swarm, what stays on the engine stays there: a second container would use the same data. Raises
+    DaemonStartError."""
+    config, staying = options.config(), staying_services(options.state)
+    try:
+        if staying is None or not read_stored_projects(options.state):
+            return config
+    except sqlite3.Error as error:
+        raise DaemonStartError(f"the state in {options.state} cannot be read: {error}") from error
+    if options.runtime != "swarm":
+        raise DaemonStartError(
+            "the application of this state directory moves to a Swarm, and parts of it run there; "
+            "use --runtime swarm"
+        )
+    return as_swarm(config, options.state, TakeoverOptions(staying))
+
+
 def spawn(options: DaemonOptions) -> DaemonProcess:
     """Start a daemon without waiting until it is ready. Raises DaemonStartError."""
     check_addresses(options)
     log_path = _log_file(options.state)
     try:
         config = _config_file(options.state)
+        settings = _continue_takeover(options)
         config.touch(mode=0o600)  # it may hold the key of an external account
-        config.write_bytes(msgspec.json.format(msgspec.json.encode(options.config())))
+        config.write_bytes(msgspec.json.format(msgspec.json.encode(settings)))
         with log_path.open("ab") as log:
             start = log.tell()
             process = subprocess.Popen(

@@ -31,6 +31,7 @@ _COMMANDS = (
     "restart",
     "drain",
     "bootstrap",
+    "migrate",
     "nodes",
     "node",
     "rebalance",

@@ -53,6 +53,7 @@ async def _main(options: argparse.Namespace) -> None:
             node_listen=options.node_listen,
             authority_file=options.authority_file,
             allow_clear_text=options.allow_clear_text,
+            staying=tuple(options.stays) if options.take_over_engine else None,
             acme=read_acme(os.environ.get(ACME_VARIABLE, "")),
         )
     )
@@ -114,6 +115,8 @@ def main() -> int:
     parser.add_argument("--node-listen", default="", metavar="ADDRESS")
     parser.add_argument("--authority-file", default="", metavar="FILE")
     parser.add_argument("--allow-clear-text", action="store_true")
+    parser.add_argument("--take-over-engine", action="store_true")
+    parser.add_argument("--stays", action="append", default=[], metavar="PROJECT/SERVICE")
     options = parser.parse_args()
     set_up_logging()
     gc.set_threshold(*GC_THRESHOLDS)

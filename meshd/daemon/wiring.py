@@ -34,6 +34,7 @@ from meshd.control.facade import ControlFacade
 from meshd.control.live import LiveFeed
 from meshd.control.log_tail import LogTail
 from meshd.control.lookup import Lookup
+from meshd.control.migration import Migration
 from meshd.control.nodes import NodeManager
 from meshd.control.quiescer import Quiescer
 from meshd.control.recorder import Recorder
@@ -80,10 +81,10 @@ from meshd.runtime.docker.enforcement import Enforcement
 from meshd.runtime.docker.engine import Engine
 from meshd.runtime.docker.firewall_rules import blocked_port_of
 from meshd.runtime.docker.host_firewall import HostFirewall
-from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.node_loads import NodeLoads
 from meshd.runtime.select import make_runtime
 from meshd.runtime.swarm.lease import SwarmLease
+from meshd.runtime.takeover import TakeoverRuntime, engine_part
 from meshd.scaling.controller import ScalingController
 from meshd.scaling.prometheus_queries import PrometheusQueries
 from meshd.spec.model import Service
@@ -136,6 +137,8 @@ class DaemonSettings:
     - `node_listen`: address (`HOST:PORT`) for the proxies of other nodes; empty: there are none.
     - `authority_file`: file with the authority of the mesh; empty: the state has it.
     - `allow_clear_text`: whether requests go in clear text to nodes without a proxy.
+    - `staying`: keys of services that stay on the engine of this host, from which the Swarm takes
+      over all others; None: it takes over nothing.
     """
 
     state: Path
@@ -154,6 +157,7 @@ class DaemonSettings:
     node_listen: str = ""
     authority_file: str = ""
     allow_clear_text: bool = False
+    staying: tuple[str, ...] | None = None
 
 
 ENGINE_FOLDERS: Final = dict.fromkeys(("docker", "swarm"), (Path("/var/lib/docker"),))
@@ -280,6 +284,7 @@ class Parts:
             leadership.remaining if leadership else None,
             lambda: channel.peers(),  # noqa: PLW0108 (made below)
             loads.of,
+            settings.staying,
         )
         self._zero_feed = ScaleFromZeroFeed(counters, clock)
         call_edges = CallEdges()
@@ -307,7 +312,7 @@ class Parts:
             allow_clear_text=settings.allow_clear_text,
         )
         virtual = VirtualAddresses(VirtualAddressLog(store))
-        gateways = Gateways(runtime, virtual, ipv6=has_ipv6())
+        gateways = Gateways(runtime, virtual, ipv6=has_ipv6(), staying=settings.staying)
         publisher = self._publisher = Publisher(
             settings.state / "feed.sock", store.next_epoch(), channel.take, channel.proxies
         )
@@ -550,6 +555,8 @@ class Parts:
                 running.append(self._leadership.keep(lambda: records.dump(store)))
             if self._runtime.capabilities.swarm:
                 running.append(self._nodes.run())
+            if isinstance(self._runtime, TakeoverRuntime):
+                running.append(Migration(self._runtime, self._reconciler).run())
             if self._certificates is not None:
                 running.append(self._certificates.run())
             if self._redirection is not None:
@@ -564,9 +571,10 @@ class Parts:
     def _make_firewall(self, claims: ProjectClaims) -> HostFirewall | None:
         """Return the firewall between containers and the host; None on a runtime without
         containers."""
-        if not isinstance(self._runtime, DockerRuntime):
+        engine = engine_part(self._runtime)
+        if engine is None:
             return None
-        return self._runtime.make_host_firewall(
+        return engine.make_host_firewall(
             claims.holder.instance,
             lambda: claims.held,
             lambda kind, text: self._stores.events.record(self._clock(), kind, text),
@@ -575,9 +583,10 @@ class Parts:
 
     def _make_redirection(self, claims: ProjectClaims) -> Redirection | None:
         """Return the redirection of virtual addresses; None on a runtime without networks."""
-        if not isinstance(self._runtime, DockerRuntime):
+        engine = engine_part(self._runtime)
+        if engine is None:
             return None
-        return self._runtime.make_redirection(
+        return engine.make_redirection(
             claims.holder.instance,
             lambda: claims.held,
             lambda kind, text: self._stores.events.record(self._clock(), kind, text),
@@ -587,9 +596,10 @@ class Parts:
         self, claims: ProjectClaims, reconciler: Reconciler
     ) -> Enforcement | None:
         """Return the enforcement of `allow` between containers; None on a runtime without them."""
-        if not isinstance(self._runtime, DockerRuntime):
+        engine = engine_part(self._runtime)
+        if engine is None:
             return None
-        return self._runtime.make_enforcement(
+        return engine.make_enforcement(
             claims.holder.instance,
             lambda: [
                 each.key

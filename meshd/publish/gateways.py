@@ -33,11 +33,21 @@ class Gateways:
     - `virtual`: the virtual addresses of services on the networks of these gateways.
     - `ports`: the ports of the host that the mesh opens for services.
 
-    `ipv6` says whether the host has IPv6.
+    `ipv6` says whether the host has IPv6. `staying`: the services whose new replicas are containers
+    of this host's engine although others are in a Swarm, which takes them over; None: it takes over
+    nothing.
     """
 
-    def __init__(self, runtime: Runtime, virtual: VirtualAddresses, *, ipv6: bool = False) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        virtual: VirtualAddresses,
+        *,
+        ipv6: bool = False,
+        staying: Collection[str] | None = None,
+    ) -> None:
         self._runtime = runtime
+        self._staying = staying
         self.virtual = virtual
         self.ports = PortChanges(ipv6)
         self._projects: Sequence[Project] = ()
@@ -52,6 +62,15 @@ class Gateways:
     def uses_tokens(self) -> bool:
         """Whether a token identifies replicas, because their source address does not."""
         return self._runtime.capabilities.tokens
+
+    @property
+    def uses_networks(self) -> bool:
+        """Whether replicas, or some that exist still, call through the network of their service."""
+        return not self.uses_tokens or self._staying is not None
+
+    def starts_with_network(self, key: str) -> bool:
+        """Whether new replicas of a service call through its network."""
+        return not self.uses_tokens or key in (self._staying or ())
 
     @property
     def has_nodes(self) -> bool:
@@ -77,7 +96,7 @@ class Gateways:
 
     async def discover(self, project: str, services: Sequence[str]) -> None:
         """Ask the runtime for the gateways of these services. Raises RuntimeFailure."""
-        if self.uses_tokens:
+        if not self.uses_networks:
             return
         for address in await self._runtime.mesh_addresses(project, services):
             self._addresses[f"{project}/{address.service}"] = address
@@ -131,13 +150,13 @@ class Gateways:
 
     def address_of(self, key: str) -> MeshAddress | None:
         """Return the gateway of a service; None if it is unknown or tokens are used."""
-        return self._addresses.get(key)
+        return self._addresses.get(key) if self.starts_with_network(key) else None
 
     def listeners(self) -> tuple[Listener, ...]:
         """Return the addresses that the workers should listen on."""
-        if self.uses_tokens:
-            address = self.token_listener
-            tokens = (Listener(address=address, kind="token"),) if address else ()
+        address = self.token_listener
+        tokens = (Listener(address=address, kind="token"),) if address else ()
+        if not self.uses_networks:
             return (*tokens, *self.ports.plan.listeners)
         if self._listeners is None:
             found = {
@@ -154,7 +173,12 @@ class Gateways:
                 sources = (a.subnet,) if a.subnet else ()
                 found[address] = Listener(address, "mesh", key, sources)
             self._listeners = tuple(found.values())
-        return (*self._listeners, *self.virtual.listeners(), *self.ports.plan.listeners)
+        return (
+            *tokens,
+            *self._listeners,
+            *self.virtual.listeners(),
+            *self.ports.plan.listeners,
+        )
 
     def is_ready(self, bound: Mapping[str, str]) -> bool:
         """Return whether replicas may start, because the mesh address for them is known. `bound`

@@ -244,7 +244,7 @@ class SnapshotUpdater:
             endpoints_by_service(replicas, on_nodes=self._gateways.has_nodes),
             listeners=self._gateways.listeners(),
             credentials=credentials,
-            callers={} if self._gateways.uses_tokens else callers,
+            callers=callers if self._gateways.uses_networks else {},
             edge=self._edge,
             splits=splits,
             virtual=self._gateways.virtual.targets(),

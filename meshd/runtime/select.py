@@ -3,7 +3,7 @@
 Called by `meshd up` (`choose`) and by `meshd.daemon.wiring` (`make_runtime`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from meshd.runtime.docker.endpoint import find_endpoint
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.runtime.swarm.runtime import SwarmRuntime
+from meshd.runtime.takeover import TakeoverRuntime
 from meshd.spec.model import Project
 
 Name = Literal["docker", "process", "swarm"]
@@ -75,12 +76,16 @@ def make_runtime(
     may_change: Callable[[], float] | None,
     peers: Callable[[], PeerSettings],
     load_of: Callable[[str], NodeLoad | None],
+    staying: Collection[str] | None = None,
 ) -> Runtime:
     """Create the runtime of that name; `state` is the directory of the keeper's socket.
     `may_change`: for how many seconds this process leads the others; None: there are no others.
-    `peers` returns which nodes have a proxy, `load_of` how busy a node is, by its name."""
+    `peers` returns which nodes have a proxy, `load_of` how busy a node is, by its name. `staying`:
+    services that stay on the engine, from which the Swarm takes over the others; None: it takes
+    over nothing."""
     if name == "swarm":
-        return SwarmRuntime(may_change, peers, load_of)
+        swarm = SwarmRuntime(may_change, peers, load_of)
+        return swarm if staying is None else TakeoverRuntime(swarm, DockerRuntime(), staying)
     return DockerRuntime() if name == "docker" else ProcessRuntime(state)
 
 

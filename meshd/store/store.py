@@ -5,6 +5,7 @@ change is one transaction. `Store` also keeps in memory what is read often. The 
 package share its file.
 """
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -322,3 +323,14 @@ def _move(rollout: Rollout, state: RolloutState, cause: str, now: float) -> Roll
     if state not in ROLLOUT_TRANSITIONS[rollout.state]:
         raise ValueError(f"a rollout cannot go from {rollout.state.value} to {state.value}")
     return msgspec.structs.replace(rollout, state=state, cause=cause, since=now)
+
+
+def read_stored_projects(state: Path) -> list[Project]:
+    """Return the projects in a state directory that are not being taken down, whether its daemon
+    runs or not. Raises sqlite3.Error."""
+    file = state / "meshd.db"
+    if not file.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        rows = db.execute("SELECT spec FROM project WHERE NOT leaving ORDER BY name").fetchall()
+    return [Project.model_validate_json(spec) for (spec,) in rows]

@@ -102,7 +102,15 @@ NO_PEERS: Final = PeerRoutes()
 
 
 def _list_own(snapshot: Snapshot | None, node: str) -> Iterable[tuple[int, str]]:
-    """Yield port and address of all replicas of a node."""
+    """Yield port and address of all replicas of a node. A port that replicas have at several
+    addresses leads to none of them: containers that are in no Swarm may have the same."""
+    found: dict[int, str] = {}
+    for port, host in _list_replicas(snapshot, node):
+        found[port] = host if found.get(port, host) == host else ""
+    yield from found.items()
+
+
+def _list_replicas(snapshot: Snapshot | None, node: str) -> Iterable[tuple[int, str]]:
     if snapshot is None:
         return
     for group in (snapshot.starting, *(service.endpoints for service in snapshot.services)):

@@ -75,7 +75,10 @@ class ReplicaSpecBuilder:
         token = credential(self._secret, start.name)
         base = self._gateways.token_url(self._publisher.bound, token)
         gateway, instance = self._gateways.address_of(start.key), self._claims.holder.instance
-        names = self._gateways.virtual.host_names(project, service) if project else {}
+        by_network = project is not None and self._gateways.starts_with_network(start.key)
+        names = (
+            self._gateways.virtual.host_names(project, service) if project and by_network else {}
+        )
         return replica_spec(start, project, service, gateway, base, instance, names)
 
     def _service_of(self, job: Job) -> Service | None:

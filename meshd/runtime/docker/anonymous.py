@@ -58,6 +58,15 @@ class AnonymousVolumes:
                 host["Mounts"].append(mount)
             mount["Source"] = name
 
+    async def paths(self) -> dict[str, tuple[str, ...]]:
+        """Return the paths of the anonymous volumes that are kept, by PROJECT/SERVICE."""
+        async with self._engine.request() as docker:
+            found = await docker.volumes.list(filters={"label": [SERVICE]})  # type: ignore[no-untyped-call]
+        paths: dict[str, set[str]] = {}
+        for volume in found["Volumes"] or ():
+            paths.setdefault(volume["Labels"][SERVICE], set()).add(volume["Labels"][TARGET])
+        return {key: tuple(sorted(each)) for key, each in paths.items()}
+
     async def remove(self, project: str) -> None:
         """Delete the anonymous volumes of a project."""
         async with self._engine.request() as docker:

@@ -25,6 +25,8 @@ LIMITS: Final[Mapping[str, tuple[str, str]]] = {
 name for people."""
 NETWORKS: Final = "networks"
 RESTART: Final = "restart"
+OVERLAY_SUFFIX: Final = "__swarm"
+"""End of the names of overlays that `meshd migrate` connects containers to."""
 
 
 def enforced_limits(info: Info) -> frozenset[str]:
@@ -79,11 +81,13 @@ def describe_drift(info: Info, first: Mapping[str, object] | None = None) -> str
     policy = (info["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no"
     if policy != made.get(RESTART, policy):
         changes.append(f"the restart policy is {policy}")
-    has = set(info["NetworkSettings"]["Networks"] or {})
+    networks = info["NetworkSettings"]["Networks"] or {}
+    asked = set(made.get(NETWORKS, networks))
+    has = {each for each in networks if each in asked or not each.endswith(OVERLAY_SUFFIX)}
     missing = sorted(set(made.get(NETWORKS, ())) - has)
     if missing:
         changes.append(f"it was disconnected from {', '.join(missing)}")
-    more = sorted(has - set(made.get(NETWORKS, has)))
+    more = sorted(has - asked)
     if more:
         changes.append(f"it was connected to {', '.join(more)}")
     return f"was changed by something other than meshd: {'; '.join(changes)}" if changes else ""

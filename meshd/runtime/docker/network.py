@@ -74,10 +74,17 @@ class Networks:
         if made:
             await self._notify()
 
+    async def _managed(self, *marks: str) -> list[Info]:
+        """Return the networks of meshd with these labels, without those of a Swarm, in which the
+        same project may run (`meshd migrate`)."""
+        filters = {"label": [f"{labels.MANAGED}=1", *marks]}
+        async with self._engine.request() as docker:
+            found = await docker.networks.list(filters=filters)
+        return [network for network in found if network.get("Scope") != "swarm"]
+
     async def bridges(self, projects: Collection[str]) -> Sequence[Bridge]:
         """Return the networks of these projects, as the host sees them."""
-        async with self._engine.request() as docker:
-            found = await docker.networks.list(filters={"label": [f"{labels.MANAGED}=1"]})
+        found = await self._managed()
         bridges = []
         for network in found:
             if network["Labels"].get(labels.PROJECT) in projects:
@@ -88,8 +95,7 @@ class Networks:
 
     async def redirects(self, projects: Collection[str]) -> Sequence[Redirect]:
         """Return the networks of these projects that have a free part, as the host sees them."""
-        async with self._engine.request() as docker:
-            found = await docker.networks.list(filters={"label": [f"{labels.MANAGED}=1"]})
+        found = await self._managed()
         redirects = []
         for network in found:
             if network["Labels"].get(labels.PROJECT) in projects:
@@ -101,9 +107,7 @@ class Networks:
 
     async def address_ranges(self, project: str, *, usable: bool) -> Sequence[AddressRange]:
         """Return the project's networks that have a free part."""
-        mine = [f"{labels.MANAGED}=1", f"{labels.PROJECT}={project}"]
-        async with self._engine.request() as docker:
-            found = await docker.networks.list(filters={"label": mine})
+        found = await self._managed(f"{labels.PROJECT}={project}")
         ranges = [address_range(each, bridge(each), usable=usable) for each in found]
         return sorted((each for each in ranges if each), key=lambda each: each.network)
 
@@ -127,9 +131,7 @@ class Networks:
     async def remove(self, project: str) -> None:
         """Remove the project's networks; volumes stay. Raises RuntimeFailure with the networks
         that foreign containers still use."""
-        mine = [f"{labels.MANAGED}=1", f"{labels.PROJECT}={project}"]
-        async with self._engine.request() as docker:
-            found = await docker.networks.list(filters={"label": mine})
+        found = await self._managed(f"{labels.PROJECT}={project}")
         held = []
         for network in found:
             in_use = RuntimeFailure(f"network {network['Name']} is in use")

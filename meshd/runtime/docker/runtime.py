@@ -7,9 +7,11 @@ that an event can be reported at once. Neighbours: `engine` (connection), `conta
 """
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -99,6 +101,10 @@ RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
 
 class _Refused(RuntimeFailure):
     """The engine refused a request with a status that does not give the reason."""
+
+
+class _Connected(RuntimeFailure):
+    """The container is connected to the network already."""
 
 
 class DockerRuntime:
@@ -417,6 +423,33 @@ class DockerRuntime:
                 await asyncio.to_thread(write_hosts, path, names, blocks)
             except OSError as error:  # the engine is elsewhere, or we have no right to
                 _log.debug("hosts file is left as it is", replica=name, reason=str(error))
+
+    async def held_projects(self) -> Collection[str]:
+        """Return the projects that a mesh holds here, until their last network is gone."""
+        return frozenset(await self._claims.all())
+
+    async def anonymous_volumes(self) -> Mapping[str, Sequence[str]]:
+        """Return the paths of the anonymous volumes that successors get, by service key."""
+        return await self._anonymous.paths()
+
+    async def network_names(self, name: str) -> Mapping[str, Sequence[str]]:
+        """Return the names that a replica has on each of its networks, by network. Raises
+        ReplicaNotFound."""
+        networks = (await inspect(self._engine, self._id(name)))["NetworkSettings"]["Networks"]
+        return {network: each.get("Aliases") or () for network, each in (networks or {}).items()}
+
+    async def connect(self, name: str, network: str, names: Sequence[str]) -> None:
+        """Connect a running replica to one more network, with these names there; no effect if it is
+        connected. Raises RuntimeFailure."""
+        body = {"Container": self._id(name), "EndpointConfig": {"Aliases": list(names)}}
+        # By name: this engine finds the network of a Swarm by its id only once it takes part in it.
+        errors: dict[int, RuntimeFailure] = {403: _Connected()}
+        with suppress(_Connected):
+            async with (
+                self._engine.request(errors=errors) as docker,
+                docker._query(f"networks/{network}/connect", "POST", data=json.dumps(body)),
+            ):
+                return
 
     async def redirect_ports(self, redirects: Collection[PortRedirect]) -> PortRedirects:
         """See `Runtime.redirect_ports`."""

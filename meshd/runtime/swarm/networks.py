@@ -2,14 +2,20 @@
 
 Used by `SwarmRuntime` when a service is prepared or a project is taken down. What a network must
 look like, and how an existing one differs, is in `meshd.runtime.docker.network`.
+
+An engine has one network of a name. Where the engine of this host has the networks of the project
+already, because it ran there before the Swarm (`meshd migrate`), the overlays have other names, and
+keep them.
 """
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from meshd.runtime.base import RuntimeFailure, StartFailed, Unsupported
 from meshd.runtime.docker.container import network_name
+from meshd.runtime.docker.drift import OVERLAY_SUFFIX
 from meshd.runtime.docker.engine import Info
 from meshd.runtime.docker.network import create_body, find_difference
 from meshd.runtime.swarm.api import Gone, SwarmApi
@@ -17,6 +23,8 @@ from meshd.spec import labels
 from meshd.spec.model import Network, Service
 
 DRIVERS: Final = ("", "overlay")
+SUFFIX: Final = OVERLAY_SUFFIX
+"""End of the name of an overlay next to a network of the engine that has the name."""
 REMOVE_PAUSES: Final = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 """Seconds between attempts to remove a network: tasks of removed services leave it a moment
 later."""
@@ -54,7 +62,36 @@ class OverlayNetworks:
                 if network is not None and network.external:
                     await self._check_external(network_name(project, service, name))
                 else:
-                    await self._create(overlay_body(project, service, name, network))
+                    body = overlay_body(project, service, name, network)
+                    await self._create(
+                        {**body, "Name": await self.find_name(project, body["Name"])}
+                    )
+
+    async def find_names(self, project: str, service: Service) -> dict[str, str]:
+        """Return the names in the Swarm of the networks of a service that have another one than
+        usual, by the name in the file."""
+        names = {name: network_name(project, service, name) for name in service.networks}
+        found = {name: await self.find_name(project, usual) for name, usual in names.items()}
+        return {name: given for name, given in found.items() if given != names[name]}
+
+    async def find_name(self, project: str, usual: str) -> str:
+        """Return the name of an overlay that is usually called `usual`: that of the one that
+        exists, else one that is free."""
+        mine: bool | None = None  # None: no network has that name
+        with suppress(Gone):
+            found = await self._api.inspect("networks", usual)
+            if found.get("Scope") == "swarm":
+                return usual
+            mine = (found.get("Labels") or {}).get(labels.PROJECT) == project
+        return await self.find_next_to(usual) or (usual + SUFFIX if mine else usual)
+
+    async def find_next_to(self, usual: str) -> str:
+        """Return the name of the overlay next to a network of the engine; empty if there is
+        none."""
+        with suppress(Gone):
+            await self._api.inspect("networks", usual + SUFFIX)
+            return usual + SUFFIX
+        return ""
 
     def _check_reachable(self, service: Service, declared: dict[str, Network]) -> None:
         """Raise Unsupported if the proxy could not reach replicas of a mesh-managed service: a task

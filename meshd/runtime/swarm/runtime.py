@@ -397,6 +397,10 @@ class SwarmRuntime:
     async def _create(self, replica: ReplicaSpec) -> ObservedReplica:
         """Create the service of a replica, and return the replica once its task runs."""
         secrets = await self._secrets.ensure(replica)
+        names = await self._networks.find_names(replica.project, replica.service)
+        if names:
+            update = {"network_names": {**replica.service.network_names, **names}}
+            replica = replace(replica, service=replica.service.model_copy(update=update))
         body = service_spec(replica, secrets, self._logging_driver)
         login = await find_login(replica.service.image)
         try:
@@ -579,6 +583,11 @@ class SwarmRuntime:
     async def unclaim(self, project: str, holder: Holder) -> None:
         """See `Runtime.unclaim`."""
         await self._claims.unclaim(project, holder)
+
+    async def overlay_of(self, network: str) -> str:
+        """Return the name of the overlay next to a network of the engine; empty if there is none
+        yet."""
+        return await self._networks.find_next_to(network)
 
     async def teardown(self, project: str) -> None:
         """See `Runtime.teardown`: removes the project's secrets and networks."""

@@ -1,9 +1,10 @@
 """Where the mesh listens for calls, if a token identifies the callers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from meshd.model.runtime import Capabilities
+from meshd.model.runtime import AddressRange, Capabilities, MeshAddress
 from meshd.publish.gateways import Gateways
 from meshd.publish.virtual_addresses import VirtualAddresses
 from meshd.runtime.process.launch import CAPABILITIES as PROCESS
@@ -26,6 +27,17 @@ class RuntimeWithTokens:
     capabilities: Capabilities
     token_address: str = field(default=ADDRESS)
     is_local: bool = False
+
+
+class EngineAndSwarm(RuntimeWithTokens):
+    async def mesh_addresses(self, _: str, services: Sequence[str]) -> Sequence[MeshAddress]:
+        return [
+            MeshAddress(name, f"172.18.{number}.1", 80, f"172.18.{number}.0/24")
+            for number, name in enumerate(reversed(services))
+        ]
+
+    async def address_ranges(self, _: str) -> Sequence[AddressRange]:
+        return ()
 
 
 def gateways(
@@ -58,6 +70,28 @@ def test_a_swarm_has_a_listener_for_tokens_and_opens_published_ports(tmp_path: P
     bound = {"0.0.0.0:15781": "0.0.0.0:15781"}
     assert made.is_ready(bound)
     assert made.token_url(bound, "abc") == "http://10.0.0.1:15781/.mesh/abc"
+
+
+async def test_while_a_swarm_takes_over_an_engine_containers_are_served_too(
+    tmp_path: Path,
+) -> None:
+    """Only services that stay start with the network; calls of both kinds are accepted."""
+    runtime = EngineAndSwarm(SWARM)
+    store = open_store(tmp_path / "state")
+    try:
+        virtual = VirtualAddresses(VirtualAddressLog(store))
+        made = Gateways(runtime, virtual, staying=("shop/db",))  # type: ignore[arg-type]
+        await made.discover("shop", ("web", "db"))
+        assert [each.kind for each in made.listeners()] == ["token", "mesh", "mesh"]
+        gateway = made.address_of("shop/db")
+        assert gateway is not None
+        assert gateway.host == "172.18.0.1"
+        assert made.address_of("shop/web") is None
+        only = Gateways(runtime, virtual)  # type: ignore[arg-type]
+        await only.discover("shop", ("web", "db"))
+        assert [each.kind for each in only.listeners()] == ["token"]
+    finally:
+        store.close()
 
 
 def test_a_swarm_of_ipv6_nodes_has_a_listener_of_ipv6(tmp_path: Path) -> None:

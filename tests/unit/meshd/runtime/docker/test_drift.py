@@ -123,3 +123,9 @@ def test_unknown_settings_are_not_drift() -> None:
     assert describe_drift(info) == ""
     info["Config"]["Labels"] = {"mesh.service": "web"}
     assert describe_drift(info) == ""
+
+
+def test_an_overlay_that_a_migration_adds_is_no_drift() -> None:
+    info = made()
+    info["NetworkSettings"]["Networks"]["shop_back__swarm"] = {}
+    assert describe_drift(info) == ""

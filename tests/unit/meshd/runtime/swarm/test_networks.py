@@ -72,3 +72,18 @@ async def test_the_mesh_must_reach_its_replicas() -> None:
     with pytest.raises(Unsupported, match="all its networks are internal"):
         await networks(NetworksInMemory()).ensure("shop", MANAGED, internal)
     await networks(NetworksInMemory()).ensure("shop", PLAIN, internal)
+
+
+async def test_an_overlay_next_to_a_network_of_the_engine_keeps_its_name() -> None:
+    """The engine accepts no second network of a name, and its own one may be removed later."""
+    labels = {"mesh.managed": "1", "mesh.project": "shop"}
+    bridge = {"Driver": "bridge", "Scope": "local", "Internal": False, "Labels": labels}
+    api = NetworksInMemory(shop_default=bridge)
+    found = {"default": "shop_default__swarm"}
+    for _ in range(2):
+        await networks(api).ensure("shop", PLAIN, ())
+        assert await networks(api).find_names("shop", PLAIN) == found
+    assert api.networks["shop_default__swarm"]["Driver"] == "overlay"
+    del api.networks["shop_default"]
+    assert await networks(api).find_names("shop", PLAIN) == found
+    assert await networks(api).find_names("other", PLAIN) == {}
