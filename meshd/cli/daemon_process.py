@@ -429,16 +429,20 @@ def check_addresses(options: DaemonOptions) -> None:
     opens = options.node_listen and not options.lease
     nodes = [("--node-listen", options.node_listen)] if opens else []
     for option, address in [*listen, ("--metrics", options.metrics), *api, *page, *nodes]:
-        try:
-            parsed = addresses.parse(address)
-            if not parsed.path:
-                family, where = addresses.resolve(parsed)
-                socket.create_server(where, family=family).close()
-        except (OSError, addresses.BadAddress) as error:
-            raise DaemonStartError(
-                f"cannot listen on {address}: {_reason(error)}; use a different address for "
-                f"{option}"
-            ) from error
+        check_address(option, address)
+
+
+def check_address(option: str, address: str) -> None:
+    """Check that an address can be bound. Raises DaemonStartError, naming the option."""
+    try:
+        parsed = addresses.parse(address)
+        if not parsed.path:
+            family, where = addresses.resolve(parsed)
+            socket.create_server(where, family=family).close()
+    except (OSError, addresses.BadAddress) as error:
+        raise DaemonStartError(
+            f"cannot listen on {address}: {_reason(error)}; use a different address for {option}"
+        ) from error
 
 
 def _reason(error: OSError | addresses.BadAddress) -> str:

@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientError
 
 from tests.fakes.replicas import fetch
 from tests.support.load import Load
@@ -97,6 +95,10 @@ async def test_an_application_moves_to_a_swarm_under_load(
             assert early.code == 1
             assert "is not part of a Swarm; run `docker swarm init`" in early.err
             node.docker("swarm", "init", "--advertise-addr", node.address)
+            taken = ("--node-listen", f"{node.address}:8080")
+            refused = await mesh.run("migrate", "--to", "swarm", *taken)
+            assert refused.code == 1
+            assert f"cannot listen on {taken[1]}: address already in use" in refused.err
             planned = await mesh.run("migrate", "--to", "swarm", "--dry-run")
             assert planned.code == 0, planned
             assert "shop/web: moves, 2 replicas on the engine" in planned.out
@@ -137,41 +139,5 @@ async def test_an_application_moves_to_a_swarm_under_load(
             done = await mesh.run("migrate", "--to", "swarm")
             assert done.code == 0
             assert "nothing is to move" in done.err
-        finally:
-            await mesh.end()
-
-
-@pytest.mark.acceptance
-@pytest.mark.timeout(600)
-async def test_a_daemon_that_cannot_change_continues_as_before(
-    tmp_path: Path, engine_image: str
-) -> None:
-    """Its port for nodes is taken. No request fails, and the command can be repeated."""
-    with own_engines(["m1"]) as (node,):
-        node.load(engine_image)
-        node.docker("swarm", "init", "--advertise-addr", node.address)
-        mesh = TestMesh(
-            tmp_path, "docker", f"{node.address}:8080", {"DOCKER_HOST": node.host}, node.inside
-        )
-        try:
-            started = await mesh.up(shop(engine_image))
-            assert started.code == 0, started.err
-            async with Load(f"{node.address}:8080", 30, 400) as load:
-                refused = await mesh.run(
-                    "migrate", "--to", "swarm", "--node-listen", f"{node.address}:8080"
-                )
-                assert refused.code == 1, refused
-                assert "the daemon continues as before" in refused.err
-
-                async def is_docker() -> bool:
-                    with suppress(OSError, ClientError):
-                        return bool((await mesh.api("/v1/status"))["runtime"] == "docker")
-                    return False
-
-                await wait_until(is_docker, 30, "the control process runs with the engine again")
-                again = await mesh.run("migrate", "--to", "swarm", timeout=300)
-                assert again.code == 0, again
-            assert load.result.failures == []
-            assert on_engine(node) == {"store"}
         finally:
             await mesh.end()

@@ -95,6 +95,9 @@ async def command(
                 return output.OK
             options = TakeoverOptions(plan.staying_keys, node_listen, peer_listen, allow_clear_text)
             before = daemon_process.staying_services(state)
+            if before is None:
+                daemon_process.check_address("--node-listen", node_listen)
+                daemon_process.check_address("--peer-listen", peer_listen)
             if before is None or set(before) != set(plan.staying_keys):
                 await _switch(client, state, options)
             if not await _follow(plan, seconds, as_json):
