@@ -3,13 +3,14 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fakes.replicas import fetch
 from tests.support.load import Load
 from tests.support.mesh import TestMesh
-from tests.support.own_swarm import OwnNode, own_engines
+from tests.support.own_swarm import OwnNode, own_engines, own_swarm
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -81,7 +82,7 @@ async def test_an_application_moves_to_a_swarm_under_load(
     tmp_path: Path, engine_image: str
 ) -> None:
     """No request fails, although the control process is killed meanwhile. A service with a volume
-    stays, and the others reach it by name; it moves once it is pinned to the node of its data."""
+    stays, and the others reach it by name."""
     with own_engines(["m1"]) as (node,):
         node.load(engine_image)
         mesh = TestMesh(
@@ -118,7 +119,25 @@ async def test_an_application_moves_to_a_swarm_under_load(
             assert load.result.failures == []
             assert on_engine(node) == {"store"}
             assert len(load.result.replicas) == 4  # both replicas on both sides
+        finally:
+            await mesh.end()
 
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(600)
+async def test_a_service_with_a_volume_moves_on_its_host(tmp_path: Path, engine_image: str) -> None:
+    """Once it is pinned to the node of its data, it gets the same volume there, and the engine has
+    nothing left."""
+    with own_swarm(["m1"], engine_image) as (node,):
+        mesh = TestMesh(
+            tmp_path, "docker", f"{node.address}:8080", {"DOCKER_HOST": node.host}, node.inside
+        )
+        log = lambda: (mesh.state / "daemon.log").read_text()[-6000:]  # noqa: E731
+        try:
+            started = await mesh.up(shop(engine_image))
+            assert started.code == 0, started.err
+            moved = await mesh.run("migrate", "--to", "swarm", timeout=300)
+            assert moved.code == 0, moved
             text = shop(engine_image).replace(
                 '{PORT: "9000"}',
                 '{PORT: "9000"}\n    deploy: {placement: {constraints: [node.hostname==m1]}}',
@@ -139,5 +158,48 @@ async def test_an_application_moves_to_a_swarm_under_load(
             done = await mesh.run("migrate", "--to", "swarm")
             assert done.code == 0
             assert "nothing is to move" in done.err
+        finally:
+            await mesh.end()
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(600)
+async def test_a_service_with_a_volume_moves_to_another_node(
+    tmp_path: Path, engine_image: str
+) -> None:
+    """Its data is copied there while it is stopped."""
+    with own_swarm(["m1", "w1"], engine_image) as (node, other):
+        mesh = TestMesh(
+            tmp_path, "docker", f"{node.address}:8080", {"DOCKER_HOST": node.host}, node.inside
+        )
+        try:
+            started = await mesh.up(shop(engine_image))
+            assert started.code == 0, started.err
+            moved = await mesh.run("migrate", "--to", "swarm", timeout=300)
+            assert moved.code == 0, moved
+            assert "`meshd node load` it on w1" in moved.out
+            text = shop(engine_image).replace(
+                '{PORT: "9000"}',
+                '{PORT: "9000"}\n    deploy: {placement: {constraints: [node.hostname==w1]}}',
+            )
+            (tmp_path / "compose.yml").write_text(text)
+            pinned = await mesh.run("deploy", "-f", str(tmp_path / "compose.yml"))
+            assert pinned.code == 0, pinned
+            assert (await mesh.run("scale", "store", "0")).code == 0
+            await wait_until(lambda: on_engine(node) == set(), 30, "store has stopped")
+            copied = await mesh.run("volume", "copy", "shop_data", other.host)
+            assert copied.code == 0, copied
+            rest = await mesh.run("migrate", "--to", "swarm", "--data-moved", "store", timeout=300)
+            assert rest.code == 0, rest
+            assert "the application runs in the Swarm" in rest.out
+            assert (await mesh.run("scale", "store", "auto")).code == 0
+
+            def runs(service: dict[str, Any]) -> bool:
+                ready = [each for each in service["replicas"] if each["phase"] == "ready"]
+                return [each["node"] for each in ready] == ["w1"]
+
+            await mesh.until("store", runs, 60)
+            answer = json.loads(await fetch(node.address, 8080))
+            assert answer["store"]["starts"] == 3
         finally:
             await mesh.end()
