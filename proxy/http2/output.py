@@ -15,6 +15,8 @@ MOST_PIECES: Final = 4
 
 def write_output(codec: Codec, transport: asyncio.Transport) -> bool:
     """Write up to 64 KiB; return whether there was something. Raises ConnectionFailed."""
+    if not codec.has_output():
+        return False
     data = codec.output(PIECE)
     if len(data) < PIECE:
         if not data:

@@ -8,7 +8,7 @@ import pytest
 from proxy.http2 import codec
 from proxy.http2.codec import Codec, ConnectionFailed
 from proxy.http2.output import MOST_PIECES, PIECE, write_output
-from tests.unit.proxy.http2.test_codec import OK, REQUEST, connected
+from tests.unit.proxy.http2.test_codec import OK, REQUEST, connected, frames
 
 
 class Transport:
@@ -58,12 +58,23 @@ def test_nothing_is_written_if_there_is_nothing() -> None:
     assert sent(server) == []
 
 
+def test_the_announcement_of_the_end_is_written() -> None:
+    server, _ = connected()
+    server.announce_end()
+    data = b"".join(piece for pieces in sent(server) for piece in pieces)
+    goaway, ping = 7, 6
+    assert [kind for kind, _, _ in frames(data)] == [goaway, ping]
+
+
 def test_pieces_before_a_failure_are_written() -> None:
     class Failing:
         """A codec whose connection fails at the third piece."""
 
         def __init__(self) -> None:
             self._pieces = 0
+
+        def has_output(self) -> bool:
+            return True
 
         def output(self, limit: int) -> bytes:
             self._pieces += 1
