@@ -69,6 +69,9 @@ COMPILER_PACKAGES = [
 """Needed to compile: mypyc, and packages whose types the modules use. Without ngh2, which has
 wheels for these platforms, its values are untyped."""
 COMPILE_SETTING = os.environ.get("MESHD_COMPILE", "")
+DIRECT_CALLS = ["-fvisibility=hidden", "-fno-plt"] if sys.platform == "linux" else []
+"""Options of GCC and Clang for calls between the compiled files without a detour through a table.
+Each entry of the table would be one more piece of code that is seldom in the caches."""
 CompileSources = Callable[..., list[str]]
 BUILD_COMMANDS = {"bdist_wheel", "build", "build_ext", "install"}
 
@@ -107,7 +110,10 @@ def make_extensions() -> list[Extension]:
         from mypyc.build import mypycify
 
         options = {"opt_level": "1", "debug_level": "0", "multi_file": True}
-        return list(mypycify(["--strict", *COMPILED], **options))
+        made = list(mypycify(["--strict", *COMPILED], **options))
+        for extension in made:
+            extension.extra_compile_args = [*extension.extra_compile_args, *DIRECT_CALLS]
+        return made
     except ImportError as error:
         report_not_compiled(error)
     except SystemExit:

@@ -290,7 +290,10 @@ class ServiceCounters:
             calls.errors += 1
 
     def _call_counters(self, caller: str) -> CallCounters:
-        return self._calls.setdefault(caller, CallCounters())
+        calls = self._calls.get(caller)
+        if calls is None:
+            calls = self._calls[caller] = CallCounters()
+        return calls
 
     def _drain_calls(
         self, now: float

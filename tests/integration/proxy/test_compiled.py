@@ -60,6 +60,16 @@ def test_the_compiled_build_passes_the_tests_of_the_plain_one(tmp_path: Path) ->
     run([*command, "no:cacheprovider", *TESTS], environment)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_compiled_files_call_each_other_directly(tmp_path: Path) -> None:
+    """A function that another library could replace is called through a table."""
+    (library,) = build_of(digest(), tmp_path).glob("*__mypyc*.so")
+    symbols = run(["nm", "--dynamic", "--defined-only", str(library)], {}).splitlines()
+    assert symbols
+    assert [each for each in symbols if not each.split()[-1].startswith("PyInit_")] == []
+
+
 @pytest.mark.parametrize(
     ("compiler", "said"),
     [
