@@ -151,7 +151,7 @@ def _why_it_stays(key: str, project: Project, service: Service, facts: Migration
         )
     data = [mount for mount in data_of(service) if mount.source]
     if not data:
-        return ""
+        return _why_its_ports_stay(service, facts)
     words = ", ".join(_describe(project.name, mount) for mount in data)
     node = next((c.removeprefix(PINNED) for c in map(_plain, service.constraints)
                  if c.startswith(PINNED)), "")  # fmt: skip
@@ -171,6 +171,18 @@ def _why_it_stays(key: str, project: Project, service: Service, facts: Migration
     return (
         f"{words} is on {facts.node}, and it is to run on {node}: `meshd scale {service.name}=0`, "
         f"{copies or 'copy the directory there'}, then repeat with --data-moved {service.name}"
+    )
+
+
+def _why_its_ports_stay(service: Service, facts: MigrationFacts) -> str:
+    """Return why a service whose ports are opened by an engine stays; empty if it moves. On another
+    node, clients of this host would not find them."""
+    ports = [str(port) for port in service.engine_ports if port.published]
+    if not ports or service.constraints or not set(facts.nodes) - {facts.node}:
+        return ""
+    return (
+        f"the engine publishes {', '.join(ports)} on {facts.node}, and in a Swarm only the node "
+        f"that it runs on does; add the constraint {PINNED}{facts.node}, or another one, and deploy"
     )
 
 

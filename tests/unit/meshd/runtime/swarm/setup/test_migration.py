@@ -6,7 +6,7 @@ import pytest
 
 from meshd.runtime.swarm.runtime import CAPABILITIES
 from meshd.runtime.swarm.setup.migration import MigrationFacts, plan_migration
-from meshd.spec.model import Mount, Network, Project, Service
+from meshd.spec.model import Mount, Network, Project, PublishedPort, Service
 
 DATA = Mount(type="volume", source="data", target="/data")
 FOLDER = Mount(type="bind", source="/srv/site", target="/site", read_only=True)
@@ -77,6 +77,28 @@ def test_a_service_with_an_anonymous_volume_stays() -> None:
     (stays,) = plan_migration(facts(pinned, anonymous=here)).staying
     assert stays.reason.startswith("the anonymous volume at /var/lib/db is on m1")
     assert plan_migration(facts(pinned, anonymous=here, data_moved=["db"])).staying == ()
+
+
+PORT = PublishedPort(target=80, published="8090")
+
+
+@pytest.mark.parametrize(
+    ("fields", "nodes", "stays"),
+    [
+        ({"ports": (PORT,)}, ("m1", "w1"), True),
+        ({"ports": (PORT,)}, ("m1",), False),
+        ({"ports": (PORT,), "placement": ("node.role==worker",)}, ("m1", "w1"), False),
+        ({"ports": (PORT,), "plain": False}, ("m1", "w1"), False),  # the mesh opens it
+        ({"ports": (PublishedPort(target=80),)}, ("m1", "w1"), False),
+    ],
+)
+def test_a_port_of_the_host_stays_unless_the_node_is_chosen(
+    fields: dict[str, Any], nodes: tuple[str, ...], stays: bool
+) -> None:
+    plan = plan_migration(facts(service(**fields), nodes=nodes))
+    assert bool(plan.staying) == stays
+    if stays:
+        assert "publishes 8090" in plan.staying[0].reason
 
 
 def test_adopted_containers_stay() -> None:
