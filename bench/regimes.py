@@ -77,6 +77,7 @@ class Regime:
 
 
 _SLOW: Final = (20.0, 40.0)
+_VERY_SLOW: Final = (80.0, 80.0)
 REGIMES: Final = (
     Regime("bursty"),
     Regime("smooth", "smooth", 300.0),
@@ -109,6 +110,8 @@ REGIMES: Final = (
     Regime("slow dependency, known", "constant", 300.0, dependency=(0.05, 3.0), known=True),
     Regime("calm, then a ramp", "ramp", 300.0),
     Regime("bursty, 20 % without data", gaps=0.2),
+    Regime("smooth, start-up 80 s", "smooth", 300.0, startup=_VERY_SLOW),
+    Regime("square wave, 120 s each, start-up 80 s", "square", 400.0, 240.0, startup=_VERY_SLOW),
 )  # fmt: skip
 
 

@@ -4,8 +4,11 @@ The policy calls `observe` once a second; `policy.objectives` sizes for the resu
 
 - Level: a rise counts as soon as it is significant (`window.significant_level`).
 - Trend: the significant growth over one start-up time. A slope of seconds is extrapolated over
-  seconds only; over a long start-up the level grows as it did over the last one. The trend is used
-  only while its own recent error is smaller than that of the level alone.
+  seconds only.
+- Slow growth: over a long start-up, and before a first start-up was seen, the level grows as it did
+  over the last such time.
+- Trend and slow growth are used each only while its own recent error is smaller than that of the
+  level alone: noise looks like a slope of seconds, and would be believed because of slow growth.
 - Season: the forecast of `policy.season` counts where it is higher.
 - Headroom: the shortfalls of this forecast are kept in a histogram; a quantile of them is the
   headroom. So a service with bursts pays for headroom, and a steady one does not.
@@ -44,6 +47,12 @@ FIRST_TREND: Final = 2.0
 """Factor above the level that a trend may reach at the start of traffic, before any trend could be
 compared with what followed: it looks like a steep rise that continues. Nothing is ordered in
 advance for it."""
+SLOW_HISTORY: Final = 121
+"""Seconds of slow growth that are enough for any start-up: two minutes and a step. A shorter
+start-up needs as many seconds as it takes."""
+REMEMBERED: Final = exp(-1.0)
+"""Weight of a shortfall bucket from which it counts as remembered: one second, until it is as old
+as the memory."""
 SLOW_DEVIATIONS: Final = 2.0
 """Standard deviations of a level that its growth over a long start-up must exceed, as in
 `window.significant_level`."""
@@ -55,20 +64,24 @@ def observe(
     ahead: float,
     season: float,
     startup: float | None = None,
+    slow_ahead: float | None = None,
 ) -> DemandEstimate:
     """Return the estimate with one more second. `ahead` is how far the forecast looks (seconds);
     `season` is the seasonal forecast for that time (requests per second), 0 for none; `startup` is
-    the time over which the slope of a few seconds may continue (seconds; None: `ahead`)."""
+    the time over which the slope of a few seconds may continue, and `slow_ahead` the time over
+    which slow growth may (seconds; None: `ahead`)."""
+    slow_ahead = ahead if slow_ahead is None else slow_ahead
     rates = push(old.rates, signal.arrivals / signal.interval, HISTORY)
     in_flights = push(old.in_flights, signal.in_flight, HISTORY)
     level = significant_level(rates)
-    growth = max(
-        significant_growth(rates, ahead, ahead if startup is None else startup),
-        _slow_growth(old.past, level, ahead),
-    )
-    trend, rise = level + growth, growth / ahead
+    growth = significant_growth(rates, ahead, ahead if startup is None else startup)
+    slow_growth = _slow_growth(old.slow_past, level, slow_ahead)
+    trend, slow = level + growth, level + slow_growth
+    rise = max(growth / ahead, slow_growth / slow_ahead)
     if not (old.level_error or old.forecast_error) and _has_just_begun(rates):
-        trend, rise = min(trend, FIRST_TREND * level), 0.0
+        most = FIRST_TREND * level
+        trend, slow, rise = min(trend, most), min(slow, most), 0.0
+    slow_past, slow_level_error, slow_error = _judge_slow_growth(old, level, slow, slow_ahead)
     horizon = max(1, round(ahead))
     past = push(old.past, (level, trend, season), horizon)
     shortfalls, level_error, forecast_error = old.shortfalls, old.level_error, old.forecast_error
@@ -80,12 +93,16 @@ def observe(
             level_error = ERROR_DECAY * level_error + _cost(level - past_level)
             forecast_error = ERROR_DECAY * forecast_error + _cost(level - past_trend)
         reactive = past_trend if forecast_error <= level_error else past_level
+        if slow_error <= slow_level_error and len(old.slow_past) >= horizon:
+            reactive = max(reactive, old.slow_past[-horizon][1])
         shortfall = level / max(reactive, past_season, 1.0)
         bucket = 0
         if shortfall > 1.0:
             bucket = min(SHORTFALL_BUCKETS - 1, int(BUCKETS_PER_E * log(shortfall)))
         shortfalls = _count_shortfall(shortfalls, bucket, 1.0 - 1.0 / memory)
     forecast = max(level if forecast_error > level_error else trend, season)
+    if slow_error <= slow_level_error:
+        forecast = max(forecast, slow)
     return DemandEstimate(
         rates,
         in_flights,
@@ -98,6 +115,9 @@ def observe(
         level_error,
         forecast_error,
         peak,
+        slow_past,
+        slow_level_error,
+        slow_error,
     )
 
 
@@ -112,6 +132,18 @@ def expected_peak(demand: DemandEstimate, quantile: float) -> tuple[float, float
     return rate, rate / demand.forecast - 1.0 if demand.forecast else 0.0
 
 
+def largest_rise(demand: DemandEstimate) -> float:
+    """Return the requests per second that would arrive after the largest rise over one start-up
+    time that is remembered; at most the highest level of the last minutes."""
+    top = max(demand.forecast, demand.peak)
+    for bucket in range(SHORTFALL_BUCKETS - 1, 0, -1):
+        if demand.shortfalls[bucket] >= REMEMBERED:
+            if bucket == SHORTFALL_BUCKETS - 1:
+                return top  # The last bucket has no upper edge.
+            return min(demand.forecast * exp((bucket + 1) / BUCKETS_PER_E), top)
+    return demand.forecast
+
+
 def headroom(demand: DemandEstimate, quantile: float) -> float:
     """Return the relative surplus that would have covered this share of the last minutes."""
     total = sum(demand.shortfalls)
@@ -123,12 +155,30 @@ def headroom(demand: DemandEstimate, quantile: float) -> float:
     return 0.0
 
 
-def _slow_growth(past: tuple[tuple[float, float, float], ...], level: float, ahead: float) -> float:
+def _judge_slow_growth(
+    old: DemandEstimate, level: float, slow: float, ahead: float
+) -> tuple[tuple[tuple[float, float], ...], float, float]:
+    """Return `slow_past`, `slow_level_error` and `slow_error` with one more second. The forecast
+    `slow` (requests per second) looks `ahead` seconds."""
+    horizon = round(ahead)
+    if horizon < HISTORY:
+        return (), old.slow_level_error, old.slow_error
+    level_error, error = old.slow_level_error, old.slow_error
+    if len(old.slow_past) >= horizon:
+        past_level, past_slow = old.slow_past[-horizon]
+        if past_slow > past_level:
+            level_error = ERROR_DECAY * level_error + _cost(level - past_level)
+            error = ERROR_DECAY * error + _cost(level - past_slow)
+    return push(old.slow_past, (level, slow), max(horizon, SLOW_HISTORY)), level_error, error
+
+
+def _slow_growth(past: tuple[tuple[float, float], ...], level: float, ahead: float) -> float:
     """Return by how much the level will have grown in `ahead` seconds if it continues as it did
-    over as long a time, as far as that is known; 0 if that may be chance, or if `HISTORY` is enough
-    to tell."""
-    seconds = min(len(past), round(ahead))
-    if seconds < HISTORY:
+    over as long a time, or over `SLOW_HISTORY`; 0 if that is not known yet, if it may be chance, or
+    if `HISTORY` is enough to tell. `past` is `DemandEstimate.slow_past`."""
+    horizon = round(ahead)
+    seconds = min(len(past), horizon)
+    if horizon < HISTORY or seconds < min(horizon, SLOW_HISTORY):
         return 0.0
     before = past[-seconds][0]
     if level - before < SLOW_DEVIATIONS * sqrt((level + before) / LEVEL_SECONDS):

@@ -10,7 +10,7 @@ from typing import Final
 
 from autoscaler.policy import budget
 from autoscaler.policy.capacity import is_strained
-from autoscaler.policy.demand import expected_peak
+from autoscaler.policy.demand import expected_peak, largest_rise
 from autoscaler.policy.state import CapacityEstimate, DemandEstimate
 from autoscaler.settings import ScalingSettings
 from autoscaler.signals import Signal
@@ -80,6 +80,14 @@ def size(
     drained = service / drain if service else 1.0
     backlog = 0.0 if is_strained(capacity) else max(0.0, waiting) * min(1.0, drained)
     return ReplicaSizing(load, ahead, backlog, beta, extra, burning)
+
+
+def workers_after_largest_rise(
+    demand: DemandEstimate, capacity: CapacityEstimate, sizing: ReplicaSizing
+) -> float:
+    """Return the workers needed after the largest rise that is remembered."""
+    load = largest_rise(demand) * capacity.present_time
+    return load + sizing.beta * sqrt(load)
 
 
 def needs_by_objective(

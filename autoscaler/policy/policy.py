@@ -35,6 +35,10 @@ FIRST_STARTUP = 30.0
 """Seconds that the forecast looks ahead at least before a start-up was seen: many take longer than
 the usual 10 s, and an order that is 20 s early costs little."""
 
+FIRST_SLOW_STARTUP = 120.0
+"""Seconds that slow growth looks ahead before a start-up was seen: a model or a large cache takes
+that long to load, and a slow rise leaves the time to be early."""
+
 FIRST_GROWTH = 2
 """Replicas for each ready one that a latency objective may order before it is known how many
 requests a replica can serve: an estimate from a few answers may be wrong by a multiple."""
@@ -99,7 +103,10 @@ class Policy:
         startup = new_capacity.planned_startup + FORECAST_MARGIN
         ahead = startup if new_capacity.started else max(startup, FIRST_STARTUP + FORECAST_MARGIN)
         seasonal = season.expected_rate(new_season, now + ahead + season.LEAD)
-        new_demand = demand.observe(state.demand, signal, ahead, seasonal, startup)
+        slow = startup if new_capacity.started else FIRST_SLOW_STARTUP + FORECAST_MARGIN
+        new_demand = demand.observe(
+            state.demand, signal, ahead, seasonal, startup, max(startup, slow)
+        )
         spent = budget.observe(state.budget, signal, self.settings)
         check, cap = gain_check.evaluate(
             state.gain_check,
@@ -160,20 +167,52 @@ class Policy:
             return (needed, "schedule") if seen.signal.scheduled else (0, "hold")
         if seen.cap is not None and max(needed, current) > seen.cap.number:
             return max(seen.cap.number, 1), "no-gain"
-        cost = change_cost.change_cost(settings, seen.capacity.planned_startup)
         if needed > current:
             by_rate = _is_rate_based(seen.needs)
+            cost = change_cost.change_cost(settings, seen.capacity.planned_startup, safe=True)
             extra = change_cost.extra_order(up_need, seen.demand, cost) if by_rate else 0.0
             return max(needed, ceil(up_need + extra - change_cost.TOLERANCE)), _cause_of_rise(seen)
-        margin = change_cost.noise_margin(seen.sizing, seen.capacity)
-        unchanged = seen.now - state.raised
-        lower = change_cost.lower_count(
-            current, recent, blocks, window, margin, cost, unchanged, state.removal.caution
-        )
-        lower = max(1, lower)
+        lower = max(1, self._lower(seen, state, recent, blocks, window))
         if lower < current:
             return lower, "surplus"
         return current, "strain" if capacity.is_strained(seen.capacity) else "hold"
+
+    def _lower(
+        self,
+        seen: Observation,
+        state: State,
+        recent: tuple[float, ...],
+        blocks: tuple[float, ...],
+        window: int,
+    ) -> int:
+        """Return the number to scale down to; the current one while no replica may be removed. The
+        replicas that the largest rise remembered would need stay until they have cost a change that
+        has to be undone."""
+        margin = change_cost.noise_margin(seen.sizing, seen.capacity)
+        startup = seen.capacity.planned_startup
+        unchanged = seen.now - state.raised
+
+        def lower_count(cost: float) -> int:
+            return change_cost.lower_count(
+                seen.current,
+                recent,
+                blocks,
+                window,
+                margin,
+                cost,
+                unchanged,
+                state.removal.caution,
+            )
+
+        cost = change_cost.change_cost(self.settings, startup)
+        safe_cost = change_cost.change_cost(self.settings, startup, safe=True)
+        risky = lower_count(cost)
+        if safe_cost == cost or "latency" not in seen.needs:
+            return risky
+        safe = lower_count(safe_cost)
+        workers = objectives.workers_after_largest_rise(seen.demand, seen.capacity, seen.sizing)
+        kept = ceil(workers / seen.capacity.proven + margin - change_cost.TOLERANCE)
+        return min(risky, max(safe, kept))
 
     def _apply_limits(self, seen: Observation, needed: int) -> tuple[int, str | None]:
         """Return the number within bounds and steps, and what limited it. No replica is removed

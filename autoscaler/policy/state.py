@@ -25,6 +25,8 @@ class DemandEstimate(msgspec.Struct, frozen=True):
       traffic, until one could be compared with what followed.
     - `level_error`, `forecast_error`: decayed sums of the errors of level and trend.
     - `peak` (requests per second): highest level of the last minutes, decayed towards the level.
+    - `slow_past`: (level, forecast by slow growth) back to one start-up time ago, if that is long;
+      `slow_level_error`, `slow_error`: the errors of the two.
     """
 
     rates: tuple[float, ...] = ()
@@ -38,6 +40,9 @@ class DemandEstimate(msgspec.Struct, frozen=True):
     level_error: float = 0.0
     forecast_error: float = 0.0
     peak: float = 0.0
+    slow_past: tuple[tuple[float, float], ...] = ()
+    slow_level_error: float = 0.0
+    slow_error: float = 0.0
 
 
 class CapacityEstimate(msgspec.Struct, frozen=True):

@@ -65,6 +65,20 @@ def test_a_drifting_service_needs_more_replicas_at_its_slowest() -> None:
     assert late > 2 * early
 
 
+@pytest.mark.parametrize("seed", [1, 3])
+def test_a_slow_rise_is_met_although_no_start_up_was_seen(seed: int) -> None:
+    """The first replicas are ordered early enough, although they take 80 s."""
+    row = Regime("slow", "smooth", 300.0, startup=(80.0, 80.0))
+    (scores,) = regimes.run_rows([row], ("ours",), (seed,), cut=700)
+    assert scores["ours"].missed < 0.2
+
+
+def test_a_slow_fall_is_followed_although_replicas_start_slowly() -> None:
+    row = Regime("slow", "smooth", 300.0, startup=(80.0, 80.0))
+    (scores,) = regimes.run_rows([row], ("ours", "kpa"), (1,), cut=1800)
+    assert scores["ours"].hours < 1.02 * scores["kpa"].hours
+
+
 @pytest.mark.parametrize(
     "change",
     [

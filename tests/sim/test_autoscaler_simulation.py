@@ -133,11 +133,13 @@ def test_a_step_scales_up_at_once_and_down_without_flapping() -> None:
 
 
 def test_beats_knative_on_a_rush_at_less_cost() -> None:
-    rates = lunch()
-    ours, _ = watch(rates)
-    knative = simulate.run(rates, Kpa(2.8), MODEL, random.Random(1))
+    """Means of four seeds: the misses of one seed are those of one or two bursts."""
+    rates, seeds = lunch(), (1, 2, 3, 4)
+    all_ours = [watch(rates, seed=seed)[0] for seed in seeds]
+    all_knative = [simulate.run(rates, Kpa(2.8), MODEL, random.Random(seed)) for seed in seeds]
+    ours, knative = all_ours[0], all_knative[0]
     oracle = simulate.run(rates, Oracle(rates, 0.1, 4), MODEL, random.Random(1))
-    assert ours.missed_pct <= max(knative.missed_pct, 0.4)
+    assert sum(run.missed_pct for run in all_ours) <= sum(run.missed_pct for run in all_knative)
     assert ours.replica_hours <= knative.replica_hours
     assert ours.actions < knative.actions
     assert oracle.missed_pct < 0.2

@@ -1,6 +1,6 @@
 """The parts of the scaling policy: windows, limits, traces, and the published policies."""
 
-from math import sqrt
+from math import exp, sqrt
 
 import pytest
 from msgspec.structs import replace
@@ -437,6 +437,70 @@ def test_a_change_costs_more_if_replicas_start_slowly() -> None:
     cheap = change_cost.change_cost(chosen, 2.0)
     assert change_cost.change_cost(chosen, change_cost.USUAL_STARTUP) == cheap
     assert change_cost.change_cost(chosen, 3.0 * change_cost.USUAL_STARTUP) == 3.0 * cheap
+
+
+def test_a_change_that_no_rise_would_undo_costs_at_most_twice_as_much() -> None:
+    chosen = ScalingSettings(latency=0.1)
+    cheap = change_cost.change_cost(chosen, 2.0)
+    usual = change_cost.USUAL_STARTUP
+    assert change_cost.change_cost(chosen, 1.5 * usual, safe=True) == pytest.approx(1.5 * cheap)
+    assert change_cost.change_cost(chosen, 8.0 * usual, safe=True) == pytest.approx(2.0 * cheap)
+    assert change_cost.change_cost(ScalingSettings(calm=7.0), 100.0, safe=True) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("weights", "peak", "rate"),
+    [
+        ({0: 500.0}, 300.0, 100.0),
+        ({0: 500.0, 4: 0.1}, 300.0, 100.0),  # forgotten
+        ({0: 500.0, 4: 1.0}, 300.0, 100.0 * exp(5.0 / 16.0)),
+        ({0: 500.0, 4: 9.0, 8: 1.0}, 120.0, 120.0),
+        ({0: 500.0, 31: 1.0}, 5000.0, 5000.0),  # ten times as much, or more
+    ],
+)
+def test_the_largest_rise_is_remembered_for_a_while(
+    weights: dict[int, float], peak: float, rate: float
+) -> None:
+    shortfalls = tuple(weights.get(bucket, 0.0) for bucket in range(32))
+    known = DemandEstimate(shortfalls=shortfalls, level=100.0, forecast=100.0, peak=peak)
+    assert demand.largest_rise(known) == pytest.approx(rate)
+
+
+def climb(seconds: int, slow_ahead: float | None = None) -> DemandEstimate:
+    """From 100 requests/s, half a request/s more each second, with a start-up of 80 s."""
+    known = DemandEstimate()
+    for second in range(seconds):
+        known = demand.observe(
+            known, Signal(arrivals=100 + second // 2), 80.0, 0.0, 80.0, slow_ahead
+        )
+    return known
+
+
+def test_slow_growth_continues_over_a_long_start_up() -> None:
+    known = climb(300)
+    assert known.forecast == pytest.approx(known.level + 40.0, abs=3.0)
+    assert len(known.slow_past) == 121
+    few = climb(60)
+    assert few.forecast - few.level < 25.0, "seen for less than a start-up"
+
+
+def test_wrong_slopes_of_seconds_do_not_hide_slow_growth() -> None:
+    """A spike every minute looks like a slope of seconds that never continues."""
+    known = DemandEstimate()
+    for second in range(600):
+        spike = 60 if second % 60 < 4 else 0
+        known = demand.observe(known, Signal(arrivals=100 + second // 5 + spike), 80.0, 0.0, 80.0)
+    assert known.forecast == pytest.approx(known.level + 16.0, abs=1.0)
+
+
+def test_slow_growth_looks_further_ahead_than_slopes_before_a_first_start_up() -> None:
+    near, far = DemandEstimate(), DemandEstimate()
+    for second in range(200):
+        signal = Signal(arrivals=100 + second // 2)
+        near = demand.observe(near, signal, 31.0, 0.0, 11.0)
+        far = demand.observe(far, signal, 31.0, 0.0, 11.0, 121.0)
+    assert near.forecast - near.level < 20.0
+    assert far.forecast == pytest.approx(far.level + 60.0, abs=3.0)
 
 
 def test_headroom_leads_at_most_to_the_highest_level_of_the_last_minutes() -> None:
