@@ -3,6 +3,7 @@
 import asyncio
 from typing import cast
 
+import ngh2
 import pytest
 
 from proxy.http2 import codec
@@ -68,21 +69,22 @@ def test_the_announcement_of_the_end_is_written() -> None:
 
 def test_pieces_before_a_failure_are_written() -> None:
     class Failing:
-        """A codec whose connection fails at the third piece."""
+        """A connection of the library that fails at the third piece."""
+
+        want_write = True
 
         def __init__(self) -> None:
             self._pieces = 0
 
-        def has_output(self) -> bool:
-            return True
-
-        def output(self, limit: int) -> bytes:
+        def data_to_send(self, limit: int) -> bytes:
             self._pieces += 1
             if self._pieces > 2:
-                raise ConnectionFailed(2, "failed", b"goaway")
+                raise ngh2.InternalError("failed")
             return bytes(limit)
 
+    source = Codec(is_server=True)
+    source._connection = cast("ngh2.Connection", Failing())
     transport = Transport()
     with pytest.raises(ConnectionFailed):
-        write_output(cast("Codec", Failing()), cast("asyncio.Transport", transport))
+        write_output(source, cast("asyncio.Transport", transport))
     assert transport.calls == [[bytes(PIECE)] * 2]
