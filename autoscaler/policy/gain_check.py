@@ -96,6 +96,8 @@ def evaluate(
     waits = trouble and signal.latency_sum > least * signal.completions
     if better or latency <= LATENCY_GAIN * check.latency or not waits:
         return None, None if cap and now > cap.until else cap
+    if signal.latency_sum < LATENCY_GAIN * latency * signal.completions:
+        return replace(check, served=served), cap  # Answers become quicker: the queue drains.
     if now < served + WARM_UP and has_free_workers(capacity, WARM_UP_WAIT):
         return replace(check, served=served), cap  # The new replicas may be slow at first.
     span = min(2.0 * cap.span, MAX_SPAN) if cap else FIRST_SPAN

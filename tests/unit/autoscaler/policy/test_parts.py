@@ -225,6 +225,22 @@ def test_new_replicas_that_are_slow_at_first_are_not_useless() -> None:
     assert gain_check.evaluate(check, None, slow, second, 3, 50.0, 0.4, 40.0)[1] is not None
 
 
+@pytest.mark.parametrize(("seconds", "useless"), [(0.9, True), (0.7, False)])
+def test_replicas_are_not_useless_while_answers_become_quicker(
+    seconds: float, useless: bool
+) -> None:
+    """The last ten seconds took 1 s an answer; the present second takes less, so the queue drains
+    or slow first seconds end."""
+    check = GainCheck(since=0.0, ready=2, throughput=50.0, latency=0.6, served=10.0)
+    learned = CapacityEstimate(
+        service_time=0.1, completions=500.0, latency=500.0, spread=1.6, quick=500.0 * 0.5
+    )
+    second = Signal(ready=3, completions=50, latency_sum=50.0 * seconds)
+    kept, cap = gain_check.evaluate(check, None, learned, second, 3, 50.0, 0.4, 60.0)
+    assert (cap is not None) is useless
+    assert (kept == check) is not useless
+
+
 def test_replicas_that_were_missed_stay_longer_the_next_time() -> None:
     removed = change_cost.judge_removal(Removal(), 14, 10, 65.0, 100.0)
     assert removed == Removal(100.0, 4, 1.0)
