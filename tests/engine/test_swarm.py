@@ -33,6 +33,7 @@ from meshd.runtime.docker.engine import Engine
 from meshd.runtime.lease import LeaseRecord
 from meshd.runtime.swarm.lease import SwarmLease
 from meshd.runtime.swarm.runtime import SwarmRuntime
+from meshd.spec import labels
 from meshd.spec.compose import load
 from meshd.spec.model import Project
 from tests.fakes.replicas import (
@@ -150,6 +151,29 @@ async def test_replicas_find_each_other_and_one_of_them_stops(
     for kind in ("service", "secret", "config"):
         assert node.docker(kind, "ls", "-q") == ""
     assert PROJECT not in node.docker("network", "ls", "--format", "{{.Name}}")
+
+
+async def test_the_port_of_a_replica_is_kept_in_the_raft(
+    runtime: SwarmRuntime, node: OwnNode, tmp_path: Path, engine_image: str
+) -> None:
+    """Its task runs on. A Swarm whose leader is lost forgets the ports that nodes reported."""
+    (replica,) = await start(runtime, read_project(tmp_path, engine_image), "web-1")
+    containers = node.docker("ps", "-q")
+    (before,) = await runtime.list()
+    async with ReceivedEvents(runtime):
+
+        async def is_kept() -> bool:
+            (seen,) = await runtime.list()
+            return seen.labels.get(labels.NODE_PORT) == str(before.port)
+
+        await wait_until(is_kept, 20, "the service names the port")
+    (after,) = await runtime.list()
+    assert (after.runtime_id, after.host, after.port) == (
+        before.runtime_id, before.host, before.port,
+    )  # fmt: skip
+    assert node.docker("ps", "-q") == containers
+    await runtime.stop(replica.name, 5)
+    await runtime.remove(replica.name)
 
 
 async def test_why_a_replica_does_not_start(runtime: SwarmRuntime, engine_image: str) -> None:

@@ -217,7 +217,7 @@ def observe(
     begun = changed if status["State"] == "running" else history.started.get(task["ID"], 0.0)
     if not begun and ended and (status.get("ContainerStatus") or {}).get("ContainerID"):
         begun = parse_time(task["CreatedAt"])
-    host, port = _address(task, marks, node) if runs else (None, 0)
+    host, port = _address(task, spec, node) if runs else (None, 0)
     return ObservedReplica(
         runtime_id=task["ID"],
         state=state,
@@ -320,21 +320,38 @@ def _health(task: Info) -> ContainerHealth:
     return ContainerHealth.HEALTHY if running else ContainerHealth.STARTING
 
 
-def _address(
-    task: Info, marks: Mapping[str, str], node: SwarmNode | None
-) -> tuple[str | None, int]:
+def _address(task: Info, spec: Info, node: SwarmNode | None) -> tuple[str | None, int]:
     """Return where a process on any host reaches the main port of a replica: the port of its node.
-    No host has a route to the addresses on an overlay network. A plain replica has the address of
-    its task, which other tasks reach."""
+    No host has a route to the addresses on an overlay network, so that a replica whose port is not
+    known has none. A plain replica has the address of its task, which other tasks reach."""
+    marks: Mapping[str, str] = spec.get("Labels") or {}
     target = int(marks.get(labels.PORT) or 0)
-    for each in (task["Status"].get("PortStatus") or {}).get("Ports") or ():
-        wanted = each.get("TargetPort") == target and each.get("Protocol", "tcp") == "tcp"
-        if wanted and each.get("PublishedPort") and node is not None and node.address:
-            return node.address, int(each["PublishedPort"])
-    if task["Status"]["State"] != "running":
+    port = _published_port(task, target) or int(marks.get(labels.NODE_PORT) or 0)
+    if port and node is not None and node.address:
+        return node.address, port
+    asked = (spec.get("EndpointSpec") or {}).get("Ports") or ()
+    if task["Status"]["State"] != "running" or any(_leads_to(each, target) for each in asked):
         return None, 0
     addresses = _addresses(task)
     return (addresses[0], target) if addresses else (None, 0)
+
+
+def _published_port(task: Info, target: int) -> int:
+    """Return the port of its node that leads to a port of a task, according to the Swarm; 0 if it
+    does not say. It no longer does once the node has reported to another leading manager."""
+    ports = (task["Status"].get("PortStatus") or {}).get("Ports") or ()
+    known = (each.get("PublishedPort") for each in ports if _leads_to(each, target))
+    return int(next(filter(None, known), 0))
+
+
+def lacks_kept_port(seen: ObservedReplica) -> bool:
+    """Whether a replica is reached by a port of its node that its service does not name yet."""
+    by_node = bool(seen.port) and seen.host not in seen.addresses
+    return by_node and seen.labels.get(labels.NODE_PORT) != str(seen.port)
+
+
+def _leads_to(port: Info, target: int) -> bool:
+    return port.get("TargetPort") == target and port.get("Protocol", "tcp") == "tcp"
 
 
 def _addresses(task: Info) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -67,11 +68,12 @@ from meshd.runtime.swarm.observe import (
     available_spec,
     describe_error,
     is_missing_image,
+    lacks_kept_port,
     reserved_by_node,
 )
 from meshd.runtime.swarm.placement import NodeChoice, PendingPlaces, choose
 from meshd.runtime.swarm.secrets import SwarmSecrets
-from meshd.runtime.swarm.service_spec import image_of, service_spec, stopped_spec
+from meshd.runtime.swarm.service_spec import image_of, kept_port_spec, service_spec, stopped_spec
 from meshd.runtime.swarm.view import FoundReplica, SwarmView, no_peers, not_found
 from meshd.spec import labels
 from meshd.spec.model import ContainerHook, Network, Service
@@ -110,6 +112,8 @@ second."""
 WATCH_INTERVAL: Final = 0.5
 """Seconds between two listings for events: no engine reports the tasks of other nodes."""
 RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
+KEEP_PAUSE: Final = 5.0
+"""Seconds until ports of replicas are written again after a failure."""
 NO_VOLUMES: Final = (
     "the volumes of a Swarm are on its nodes, and meshd reaches only its own; use the engine of "
     "the node"
@@ -147,6 +151,7 @@ class SwarmRuntime:
         self._own_node = ""
         self._logging_driver = DEFAULT_LOG_DRIVER
         self._pending = PendingPlaces()
+        self._keep_at = 0.0
         self._wake = asyncio.Event()
 
     @property
@@ -248,10 +253,12 @@ class SwarmRuntime:
                     try:
                         before = _by_name(await self.list())
                         pause, stood = RETRY_FIRST, True
+                        await self._keep_ports(before.values())
                         yield RuntimeEvent(EventKind.RESYNC, at=time.time())
                         while not listening.done():
                             await self._rest()
                             after = _by_name(await self.list())
+                            await self._keep_ports(after.values())
                             for event in find_changes(before, after, time.time()):
                                 yield event
                             before = after
@@ -449,6 +456,21 @@ class SwarmRuntime:
             await self._api.delete("services", service)
         except RuntimeFailure as failure:
             _log.warning("service was not removed", service=service, reason=str(failure))
+
+    async def _keep_ports(self, replicas: Iterable[ObservedReplica]) -> None:
+        """Write the ports of the nodes that lead to replicas into their services, so that they stay
+        known when another manager leads the Swarm."""
+        for seen in replicas:
+            if lacks_kept_port(seen) and time.monotonic() >= self._keep_at:
+                try:
+                    await self._api.update(
+                        "services", seen.name, partial(kept_port_spec, seen.port)
+                    )
+                except Gone:
+                    continue
+                except RuntimeFailure as failure:
+                    self._keep_at = time.monotonic() + KEEP_PAUSE
+                    _log.warning("port is not kept", replica=seen.name, reason=str(failure))
 
     async def stop(self, name: str, grace: float) -> None:
         """See `Runtime.stop`. The task ends by an update with a constraint that no node meets. Its

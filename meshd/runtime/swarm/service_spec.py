@@ -105,6 +105,15 @@ def stopped_spec(spec: Info) -> Info | None:
     return {**spec, "Labels": {**(spec.get("Labels") or {}), STOPPED: "1"}, "TaskTemplate": task}
 
 
+def kept_port_spec(port: int, spec: Info) -> Info | None:
+    """Return the `Spec` of a service that names the port of its node; None if it does already. Its
+    task stays as it is."""
+    marks = spec.get("Labels") or {}
+    if marks.get(labels.NODE_PORT) == str(port):
+        return None
+    return {**spec, "Labels": {**marks, labels.NODE_PORT: str(port)}}
+
+
 def _container(replica: ReplicaSpec, secrets: Mapping[str, str]) -> Info:
     service, options = replica.service, replica.service.options
     environment = {**service.environment, **replica.environment}

@@ -16,12 +16,13 @@ from meshd.runtime.swarm.observe import (
     describe_error,
     is_missing_image,
     is_replica,
+    lacks_kept_port,
     observe,
     parse_node,
     reserved_by_node,
     task_of,
 )
-from meshd.runtime.swarm.service_spec import STOPPED
+from meshd.runtime.swarm.service_spec import STOPPED, kept_port_spec
 from meshd.spec import labels
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "recorded.json").read_text())
@@ -119,8 +120,42 @@ def test_a_running_replica_is_reached_by_its_node() -> None:
 
 
 def test_a_plain_replica_has_the_address_of_its_task() -> None:
-    seen = observe(service(), [task("running", PortStatus={})], NODES, TaskHistory())
+    plain = service()
+    del plain["Spec"]["EndpointSpec"]["Ports"]
+    seen = observe(plain, [task("running", PortStatus={})], NODES, TaskHistory())
     assert (seen.host, seen.port) == ("10.0.1.2", 8080)
+    assert not lacks_kept_port(seen)
+
+
+@pytest.mark.parametrize(
+    ("marks", "status", "address", "lacks"),
+    [
+        ({}, {}, ("10.77.0.1", 32768), True),
+        ({labels.NODE_PORT: "32768"}, {}, ("10.77.0.1", 32768), False),
+        # Its node has reported to another leading manager.
+        ({labels.NODE_PORT: "32768"}, {"PortStatus": {}}, ("10.77.0.1", 32768), False),
+        # Nothing knows the port: a host has no route to the overlay.
+        ({}, {"PortStatus": {}}, (None, 0), False),
+        # The Swarm knows better.
+        ({labels.NODE_PORT: "1"}, {}, ("10.77.0.1", 32768), True),
+    ],
+)
+def test_the_port_of_a_replica_outlives_the_leading_manager(
+    marks: dict[str, str],
+    status: dict[str, object],
+    address: tuple[str | None, int],
+    lacks: bool,
+) -> None:
+    seen = observe(service(**marks), [task("running", **status)], NODES, TaskHistory())
+    assert (seen.host, seen.port) == address
+    assert lacks_kept_port(seen) is lacks
+
+
+def test_a_port_is_kept_in_the_service_without_another_task() -> None:
+    spec = service()["Spec"]
+    kept = kept_port_spec(32768, spec)
+    assert kept == {**spec, "Labels": {**spec["Labels"], labels.NODE_PORT: "32768"}}
+    assert kept_port_spec(32768, kept) is None
 
 
 def test_a_task_that_is_to_end_is_stopping_at_once() -> None:
