@@ -135,21 +135,22 @@ class TakeoverRuntime:
             asyncio.create_task(self._read(self._swarm, queue)),
             asyncio.create_task(self._read(self.docker, queue)),
         ]
+        taken = asyncio.create_task(queue.get())
         try:
             while True:
-                taken = asyncio.ensure_future(queue.get())
                 await asyncio.wait([taken, *readers], return_when=asyncio.FIRST_COMPLETED)
                 if not taken.done():
-                    taken.cancel()
                     for reader in readers:
                         if reader.done():
                             reader.result()
                     raise RuntimeFailure("the events of a runtime ended")
-                yield taken.result()
+                event = taken.result()
+                taken = asyncio.create_task(queue.get())
+                yield event
         finally:
-            for reader in readers:
-                reader.cancel()
-            await asyncio.gather(*readers, return_exceptions=True)
+            for task in (taken, *readers):
+                task.cancel()
+            await asyncio.gather(taken, *readers, return_exceptions=True)
 
     async def _read(self, runtime: Runtime, queue: asyncio.Queue[RuntimeEvent]) -> None:
         async for event in runtime.watch():
