@@ -22,6 +22,9 @@ from meshd.store.output_archive import OutputArchive
 _log = structlog.stdlib.get_logger(__name__)
 REFRESH: Final = 0.2
 """Seconds after which `follow` looks for new replicas."""
+RETRY_FIRST, RETRY_LONGEST = 0.2, 5.0
+"""Seconds until the output of a replica is followed again after a failure; doubled up to the
+second."""
 BUFFERED_LINES: Final = 1000
 """Lines that wait for a slow client at most; then reading from the replicas pauses."""
 
@@ -82,9 +85,19 @@ class LogTail:
             await asyncio.gather(*tasks.values(), return_exceptions=True)
 
     async def _follow_replica(self, name: str, queue: asyncio.Queue[tuple[str, str]]) -> None:
-        try:
-            async with aclosing(self._runtime.follow(name)) as lines:  # type: ignore[type-var]
-                async for line in lines:
-                    await queue.put((name, line))
-        except RuntimeFailure as error:
-            _log.debug("log follow ended", replica=name, error=str(error))
+        """Put the lines of a replica into the queue, to their end or until it is gone. While the
+        runtime does not answer, try again with growing pauses."""
+        pause = RETRY_FIRST
+        while True:
+            try:
+                async with aclosing(self._runtime.follow(name)) as lines:  # type: ignore[type-var]
+                    async for line in lines:
+                        pause = RETRY_FIRST
+                        await queue.put((name, line))
+                return
+            except ReplicaNotFound:
+                return
+            except RuntimeFailure as error:
+                _log.debug("output is not followed", replica=name, error=str(error), retry=pause)
+            await asyncio.sleep(pause)
+            pause = min(2.0 * pause, RETRY_LONGEST)
