@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ volumes: {data: {}}
 """
 SERVER = """
 import http.server, json, os, signal, urllib.request
+from contextlib import suppress
 from pathlib import Path
 if os.path.isdir("/data"):
     Path("/data/starts").open("a").write("x")
@@ -199,7 +201,16 @@ async def test_a_service_with_a_volume_moves_to_another_node(
                 return [each["node"] for each in ready] == ["w1"]
 
             await mesh.until("store", runs, 60)
-            answer = json.loads(await fetch(node.address, 8080))
-            assert answer["store"]["starts"] == 3
+            said: dict[str, Any] = {}
+
+            async def answers() -> bool:
+                """Whether the name leads to the other node: nodes learn such addresses from each
+                other, within seconds."""
+                with suppress(OSError):
+                    said.update(json.loads(await fetch(node.address, 8080)))
+                return "store" in said
+
+            await wait_until(answers, 30, "web reaches store on the other node")
+            assert said["store"]["starts"] == 3
         finally:
             await mesh.end()
