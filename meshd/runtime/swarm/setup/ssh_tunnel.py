@@ -10,7 +10,7 @@ import contextlib
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from meshd.runtime.base import RuntimeUnavailable
@@ -48,6 +48,7 @@ class SshTunnel:
 
     def __init__(self, address: str) -> None:
         self._command = ssh_command(address)
+        self._ending: set[asyncio.Task[None]] = set()
         self.said = ""
 
     @contextlib.asynccontextmanager
@@ -58,7 +59,12 @@ class SshTunnel:
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.ensure_future(self._connect(reader, writer))
             connections.add(task)
-            task.add_done_callback(connections.discard)
+
+            def end(ended: asyncio.Task[None]) -> None:
+                connections.discard(ended)
+                writer.close()  # also if it was cancelled before it began
+
+            task.add_done_callback(end)
 
         with tempfile.TemporaryDirectory(prefix="meshd-ssh-") as folder:
             path = Path(folder, "engine.sock")
@@ -70,6 +76,7 @@ class SshTunnel:
                 for task in connections:
                     task.cancel()
                 await asyncio.gather(*connections, return_exceptions=True)
+                await asyncio.gather(*self._ending)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until either side ends it."""
@@ -80,7 +87,6 @@ class SshTunnel:
             )
         except OSError as error:
             self.said = f"ssh cannot be run: {error}"
-            writer.close()
             return
         assert process.stdin is not None
         assert process.stdout is not None
@@ -96,15 +102,27 @@ class SshTunnel:
             process.stdin.close()
             for task in (sending, complaint):
                 task.cancel()
-            await asyncio.wait((sending, complaint))
-            try:
-                async with asyncio.timeout(END_SECONDS):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+            # A task, so that the end of the tunnel does not cancel it.
+            ending = asyncio.ensure_future(_end(process, writer, sending, complaint))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+
+
+async def _end(
+    process: asyncio.subprocess.Process,
+    writer: asyncio.StreamWriter,
+    *copying: asyncio.Future[Any],
+) -> None:
+    """Wait until a connection and its program have ended."""
+    await asyncio.wait(copying)
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(END_SECONDS):
+            await process.wait()
+            await writer.wait_closed()
+    writer.transport.abort()  # of a client that does not read
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -10,6 +10,8 @@ from meshd.runtime.base import RuntimeUnavailable
 from meshd.runtime.swarm.setup.ssh_tunnel import SshTunnel, ssh_command
 
 ECHO = "#!/bin/sh\nexec cat\n"
+STUCK = "#!/bin/sh\necho $$ > \"${0%/*}/pid\"\nexec >&- 2>&-\nexec sleep 300\n"
+"""Ends the connection, but does not end itself."""
 REFUSED = "#!/bin/sh\necho 'ssh: no route to host' >&2\nexit 255\n"
 
 
@@ -57,6 +59,19 @@ async def test_the_reason_of_a_failure_is_kept(
     async with tunnel.open() as path:
         assert await ask(path, b"") == b""
         assert tunnel.said == "ssh: no route to host"
+
+
+async def test_no_program_outlives_the_tunnel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tunnel ends while it still waits for a program whose connection has ended."""
+    install(tmp_path, monkeypatch, STUCK)
+    async with SshTunnel("ssh://node").open() as path:
+        assert await ask(path, b"") == b""
+        pid = int((tmp_path / "pid").read_text())
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_the_command() -> None:
