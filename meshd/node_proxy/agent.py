@@ -126,10 +126,11 @@ class Agent:
         except (OSError, TimeoutError, ProtocolError, Refused) as error:
             return describe_error(error)
         finally:
+            # Before the wait, which may be cancelled.
+            feed_writer.transport.abort()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            feed_writer.transport.abort()
         return "the connection ended"
 
     async def _receive(

@@ -249,6 +249,34 @@ async def test_what_a_peer_may_not_send_ends_its_connection(
     assert [each.name for each in leader.server.status()] == []
 
 
+async def test_an_agent_that_ends_twice_leaves_no_connection_open(
+    leader: Leader, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped while it ends a connection."""
+    ending = asyncio.Event()
+
+    async def end_slowly(agent: Agent, writer: asyncio.StreamWriter) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(Agent, "_send_signs_of_life", end_slowly)
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+        await node.feed.open(node.folder / "feed.sock")
+        agent = Agent(node.folder, identity, [leader.address], random.Random(1))
+        running = asyncio.create_task(agent.run())
+        await wait_until(lambda: node.feed.connection_count == 1)
+        leader.server.remove("n1", "me")
+        await ending.wait()
+        running.cancel()
+        await asyncio.wait({running})
+        await wait_until(lambda: node.feed.connection_count == 0)
+        node.feed.close()
+
+
 async def test_the_control_process_is_gone_and_comes_back(leader: Leader, node: Node) -> None:
     async with leader.server.serve():
         leader.publisher.publish(snapshot("a"))
