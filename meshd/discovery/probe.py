@@ -22,6 +22,7 @@ from meshd.model.peers import PeerHop
 from meshd.model.replica import DEFAULT_PATH, NO_ANSWER, REFUSED, UNKNOWN_PATH, ProbeResult
 from meshd.spec.model import HealthCheck
 from proxy import http2
+from proxy.transport.connect import connect_socket, send_first
 from proxy.transport.proxy_header import build_header
 from proxy.transport.upstream_tls import HTTP1_ALPN, TlsFiles, describe_error, get_client
 from proxy.wire.snapshot import UpstreamTls
@@ -271,26 +272,15 @@ async def _connect(
         if opening.peer is not None:
             sock = await connect_through(host, port, opening.peer)
         else:
-            sock = await _connect_socket(host, port, path)
+            family = socket.AF_UNIX if path else socket.AF_INET6 if ":" in host else socket.AF_INET
+            sock = socket.socket(family)
+            await connect_socket(asyncio.get_running_loop(), sock, path or (host, port))
         if opening.proxy_protocol:
-            # A new connection takes far more bytes at once than the header has.
-            sock.send(build_header(opening.proxy_protocol))
+            send_first(sock, build_header(opening.proxy_protocol))
         return await asyncio.open_connection(sock=sock, limit=MAX_HEAD, **options)
     if path:
         return await asyncio.open_unix_connection(path, limit=MAX_HEAD, **options)
     return await asyncio.open_connection(host, port, limit=MAX_HEAD, **options)
-
-
-async def _connect_socket(host: str, port: int, path: str) -> socket.socket:
-    family = socket.AF_UNIX if path else socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family)
-    try:
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, path or (host, port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _name_host(host: str, port: int, path: str, health: HealthCheck) -> str:

@@ -14,7 +14,7 @@ from proxy.peer.opening import PeerOpening
 from proxy.peer.tunnel import Tunnel
 from proxy.state.endpoint_state import EndpointState
 from proxy.tls.peer_transport import PeerTransport
-from proxy.transport.connect import connect_first, connect_socket, hand_over
+from proxy.transport.connect import connect_first, connect_socket, hand_over, send_first
 from proxy.transport.proxy_header import NO_ADDRESS, build_header
 from proxy.transport.upstream_tls import (
     HANDSHAKE_SECONDS,
@@ -182,8 +182,7 @@ async def _dial_prepared(
         endpoint.record_accepting(host)
     if endpoint.proxy_protocol:
         address = client.proxied_address() if client is not None else NO_ADDRESS
-        # A new connection takes far more bytes at once than the header has.
-        sock.send(build_header(endpoint.proxy_protocol, address))
+        send_first(sock, build_header(endpoint.proxy_protocol, address))
     if tls is None:
         await hand_over(loop, sock, protocol)
         return

@@ -90,6 +90,16 @@ async def connect_socket(
         raise
 
 
+def send_first(sock: socket.SocketType, data: bytes) -> None:
+    """Send the first bytes of a connection; close the socket if that fails. Raises OSError. A new
+    connection takes far more bytes at once than a header has."""
+    try:
+        sock.send(data)
+    except BaseException:
+        sock.close()
+        raise
+
+
 async def hand_over(
     loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.Protocol, **tls: Any
 ) -> None:

@@ -10,7 +10,7 @@ from meshd.runtime.base import RuntimeUnavailable
 from meshd.runtime.swarm.setup.ssh_tunnel import SshTunnel, ssh_command
 
 ECHO = "#!/bin/sh\nexec cat\n"
-STUCK = "#!/bin/sh\necho $$ > \"${0%/*}/pid\"\nexec >&- 2>&-\nexec sleep 300\n"
+STUCK = '#!/bin/sh\necho $$ > "${0%/*}/pid"\nexec >&- 2>&-\nexec sleep 300\n'
 """Ends the connection, but does not end itself."""
 REFUSED = "#!/bin/sh\necho 'ssh: no route to host' >&2\nexit 255\n"
 
