@@ -102,9 +102,11 @@ async def check_installed_version(config_file: str) -> str | None:
         async with asyncio.timeout(_CHECK_SECONDS):
             _, output = await check.communicate()
     except TimeoutError:
-        check.kill()
-        await check.wait()
         return f"no answer within {_CHECK_SECONDS:g} s"
+    finally:
+        if check.returncode is None:
+            check.kill()
+            await check.communicate()  # reads what is left, as `wait` does not
     return output.decode(errors="replace").strip() if check.returncode else None
 
 

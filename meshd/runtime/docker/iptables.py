@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from meshd.runtime import child_process
 from meshd.runtime.docker.firewall_rules import Family
 
 PATIENCE: Final = 10.0
@@ -159,9 +160,7 @@ async def _run(name: str, *arguments: str, given: str = "") -> str:
     except TimeoutError as error:
         raise IptablesError(f"{name} did not finish within {PATIENCE:g} s") from error
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await child_process.end(process)
     if process.returncode:
         said = " ".join(err.decode(errors="replace").split())[:300]
         raise IptablesError(f"{name}: {said or f'exit code {process.returncode}'}")

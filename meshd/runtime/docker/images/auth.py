@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from meshd.runtime import child_process
 from meshd.spec.image_name import HUB, parse_image_name
 
 HUB_KEY: Final = "https://index.docker.io/v1/"
@@ -149,9 +150,9 @@ async def _from_helper(helper: str, registry: str, path: Path) -> Login:
         async with asyncio.timeout(HELPER_PATIENCE):
             output, errors = await process.communicate(registry.encode())
     except TimeoutError:
-        process.kill()
-        await process.wait()
         return Login(problem=f"{program} did not answer within {HELPER_PATIENCE:g} s")
+    finally:
+        await child_process.end(process)
     if process.returncode != 0:
         text = (output + errors).decode(errors="replace").strip()
         if not text or any(part in text.lower() for part in NOT_FOUND):

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from meshd.runtime import child_process
 from meshd.runtime.base import StartFailed
 from meshd.spec.model import Build
 
 BINARY: Final = "docker"
 VERSION_SECONDS: Final = 10.0
 """Seconds in which the plugin says its version."""
+END_SECONDS: Final = 10.0
+"""Seconds in which a build that is given up ends."""
 _SECRET: Final = "MESHD_BUILD_SECRET_"  # noqa: S105 (the name of a variable)
 """Begins the names of variables with secrets."""
 LINE_BYTES: Final = 1024 * 1024
@@ -117,9 +120,7 @@ async def is_installed() -> bool:
     except TimeoutError:
         return False
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await child_process.end(process)
 
 
 async def run(command: BuildCommand) -> AsyncIterator[str]:
@@ -148,6 +149,4 @@ async def run(command: BuildCommand) -> AsyncIterator[str]:
         if code:
             raise StartFailed(f"docker buildx build ended with code {code}")
     finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
+        await child_process.end(process, END_SECONDS)

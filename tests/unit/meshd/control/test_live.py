@@ -52,9 +52,8 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
 
 
-async def following(scene: Scene, project: str = "") -> AsyncIterator[msgspec.Raw]:
-    async for each in scene.feed.follow(project, 0.0):
-        yield each
+def following(scene: Scene, project: str = "") -> AsyncIterator[msgspec.Raw]:
+    return scene.feed.follow(project, 0.0)
 
 
 async def take(pages: AsyncIterator[msgspec.Raw]) -> LiveUpdate:
