@@ -579,7 +579,7 @@ def _tcp_connector(daemon: RemoteDaemon) -> aiohttp.TCPConnector:
 def _logs_path(project: str, service: str, query: OutputQuery) -> str:
     options: dict[str, str] = {"tail": str(query.tail)}
     options |= {
-        key: f"{at:.0f}" for key, at in (("since", query.since), ("until", query.until)) if at
+        key: str(int(at)) for key, at in (("since", query.since), ("until", query.until)) if at
     }
     if query.replica:
         options["replica"] = query.replica

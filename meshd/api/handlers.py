@@ -7,7 +7,6 @@ code in `problems`.
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final
 
@@ -144,20 +143,17 @@ class Handlers:
         follow = FOLLOW.read(request)
         if follow and (query.until or query.previous):
             raise web.HTTPBadRequest(text="follow goes with neither until nor previous")
-        lines = await self._control.logs(project, service, query)
-        past = [LogLine(replica, text, at) for replica, at, text in lines]
         if not follow:
-            return json_response(past)
+            found = await self._control.logs(project, service, query)
+            return json_response([LogLine(replica, text, at) for replica, at, text in found])
+        following = self._control.follow(project, service, query)
 
-        async def all_lines() -> AsyncIterator[object]:
-            for value in past:
-                yield value
-            async with closing(self._control.follow(project, service)) as following:
-                async for replica, line in following:
-                    if query.replica in ("", replica):
-                        yield LogLine(replica, line, time.time())
+        async def lines() -> AsyncIterator[object]:
+            async with closing(following):
+                async for replica, at, text in following:
+                    yield LogLine(replica, text, at)
 
-        return await stream(request, all_lines())
+        return await stream(request, lines())
 
     async def decisions(self, request: web.Request) -> web.Response:
         at = AT.read(request)

@@ -90,8 +90,9 @@ class Control(Protocol):
         """Return the lines of the replicas of a service that are asked for, oldest first within
         a replica."""
 
-    def follow(self, project: str, service: str) -> AsyncIterator[tuple[str, str]]:
-        """Yield new lines as (replica, line), those of new replicas included."""
+    def follow(self, project: str, service: str, query: OutputQuery) -> AsyncIterator[ReplicaLine]:
+        """Return the lines that are asked for, followed by new ones as they are written, those of
+        new replicas included. Within a replica they are in order. Raises NotFound."""
 
     def events(self, since: int, limit: int) -> Sequence[Event]:
         """Return stored events with id > since, oldest first."""

@@ -1,13 +1,12 @@
 """Follow events, logs and jobs across restarts of the control process.
 
 Used by `events`, `logs`, `run` and `jobs logs`. After a restart each stream continues where it
-stopped: events by their id, job lines by their number, log lines by comparing the last ones seen.
+stopped: events by their id, job lines by their number, log lines by their times.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from itertools import takewhile
+import time
+from collections.abc import AsyncIterator
 from typing import Final
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
@@ -15,17 +14,13 @@ from meshd.api.dto import LogLine
 from meshd.model.errors import NotFound
 from meshd.model.event import Event
 from meshd.model.job import JobLine
-from meshd.model.output import OutputQuery
+from meshd.model.output import CATCH_UP_LINES, OutputCursor, OutputLine, OutputQuery, UnreadLines
 
 RECONNECT_SECONDS: Final = 10.0
 """Seconds that a daemon may not answer before a stream gives up."""
 POLL_SECONDS: Final = 0.2
 """Seconds between two attempts to reach the daemon."""
-CATCH_UP_LINES: Final = 1000
-"""Log lines of each replica that are fetched after a restart; older ones are lost."""
-COMPARED_LINES: Final = 20
-"""Log lines of each replica that are kept to find where the stream stopped: enough to tell
-repeated lines apart."""
+_UNREAD: Final = OutputCursor()
 
 
 async def events(client: Client, since: int) -> AsyncIterator[Event]:
@@ -44,22 +39,33 @@ async def events(client: Client, since: int) -> AsyncIterator[Event]:
 async def logs(
     client: Client, project: str, service: str, query: OutputQuery
 ) -> AsyncIterator[LogLine]:
-    """Yield the lines that are asked for, then new ones, including up to
-    `CATCH_UP_LINES` written while the daemon did not answer. Raises NoDaemon if it stays away."""
-    seen: dict[str, deque[str]] = {}
+    """Yield the lines that are asked for, then new ones, including up to `CATCH_UP_LINES` of each
+    replica that were written while the daemon did not answer. Raises NoDaemon if it stays away, and
+    NotFound."""
+    loop = asyncio.get_running_loop()
+    began, lost = time.time(), None
+    cursors: dict[str, OutputCursor] = {}
     while True:
+        tried = loop.time()
+        unread = {name: UnreadLines(cursor) for name, cursor in cursors.items()}
         try:
             async for line in client.follow_logs(project, service, query):
-                seen.setdefault(line.replica, deque(maxlen=COMPARED_LINES)).append(line.line)
-                yield line
-        except NoDaemon:
-            past = await _fetch_logs(client, project, service, query.replica, bool(seen))
-            for line in missed_lines(past, seen):
-                seen.setdefault(line.replica, deque(maxlen=COMPARED_LINES)).append(line.line)
-                yield line
-            query = OutputQuery(0, replica=query.replica)
+                read = OutputLine(line.at, line.line)
+                if line.replica not in unread or unread[line.replica].includes(read):
+                    cursors[line.replica] = cursors.get(line.replica, _UNREAD).after(read)
+                    yield line
+        except (NoDaemon, NotFound) as error:
+            if lost is None and isinstance(error, NotFound):
+                raise  # later: a control process answers before it knows its services
+            if lost is None or loop.time() - tried > RECONNECT_SECONDS:
+                lost = loop.time()
+            if loop.time() - lost > RECONNECT_SECONDS:
+                raise
         else:
             return
+        since = min((cursor.at for cursor in cursors.values()), default=began)
+        query = OutputQuery(CATCH_UP_LINES, since=since, replica=query.replica)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def job(client: Client, id: str) -> AsyncIterator[JobLine]:
@@ -77,52 +83,6 @@ async def job(client: Client, id: str) -> AsyncIterator[JobLine]:
                 return
         except NoDaemon:
             await _wait_for_status(client)
-        await asyncio.sleep(POLL_SECONDS)
-
-
-def missed_lines(past: Sequence[LogLine], seen: Mapping[str, Sequence[str]]) -> list[LogLine]:
-    """Return the lines of `past` that follow the last lines `seen` of each replica. The position
-    is the last one at which most of the seen lines match. Pure."""
-    by_replica: dict[str, list[LogLine]] = {}
-    for line in past:
-        by_replica.setdefault(line.replica, []).append(line)
-    missed: list[LogLine] = []
-    for replica, lines in by_replica.items():
-        known = list(seen.get(replica, ()))
-        texts = [line.line for line in lines]
-        # The seen lines need not all match: one can be lost where the stream began.
-        matches = [_common_suffix(texts[:end], known) for end in range(len(texts) + 1)]
-        start = max(range(len(texts), -1, -1), key=matches.__getitem__)
-        missed += lines[start if matches[start] else 0 :]
-    return missed
-
-
-def _common_suffix(first: Sequence[str], second: Sequence[str]) -> int:
-    """Return the number of equal lines at the end of both."""
-    pairs = zip(reversed(first), reversed(second), strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-
-async def _fetch_logs(
-    client: Client, project: str, service: str, replica: str, expected: bool
-) -> Sequence[LogLine]:
-    """Return past log lines, as soon as a daemon answers that knows the service. With `expected`
-    wait until there are lines: a control process answers before it has listed the replicas, and
-    lines that are missing then would be lost.
-
-    After `RECONNECT_SECONDS` return no lines, or raise NoDaemon or NotFound.
-    """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + RECONNECT_SECONDS
-    while True:
-        try:
-            query = OutputQuery(CATCH_UP_LINES, replica=replica)
-            lines = await client.logs(project, service, query)
-            if lines or not expected or loop.time() > end:
-                return lines
-        except (NoDaemon, NotFound):
-            if loop.time() > end:
-                raise
         await asyncio.sleep(POLL_SECONDS)
 
 

@@ -334,9 +334,9 @@ class ControlFacade:
         """See `Control.logs`."""
         return await self._log_tail.logs(project, service, query)
 
-    def follow(self, project: str, service: str) -> AsyncIterator[tuple[str, str]]:
+    def follow(self, project: str, service: str, query: OutputQuery) -> AsyncIterator[ReplicaLine]:
         """See `Control.follow`."""
-        return self._log_tail.follow(project, service)
+        return self._log_tail.follow(project, service, query)
 
     async def shutdown(self, stop_replicas: bool) -> None:
         """See `Control.shutdown`."""

@@ -6,7 +6,7 @@ ended replicas; this module only reads it.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -14,7 +14,17 @@ import structlog
 
 from meshd.control.lookup import Lookup
 from meshd.model.errors import NotFound
-from meshd.model.output import OutputLine, OutputQuery, ReplicaLine, select_lines
+from meshd.model.output import (
+    ALL_LINES,
+    CATCH_UP_LINES,
+    OutputCursor,
+    OutputLine,
+    OutputQuery,
+    ReplicaLine,
+    UnreadLines,
+    select_lines,
+)
+from meshd.model.replica import Replica
 from meshd.model.replica_phase import ENDED
 from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
 from meshd.store.output_archive import OutputArchive
@@ -32,10 +42,13 @@ BUFFERED_LINES: Final = 1000
 class LogTail:
     """Reads the output of one service at a time, and that of its ended replicas from `archive`."""
 
-    def __init__(self, runtime: Runtime, lookup: Lookup, archive: OutputArchive) -> None:
+    def __init__(
+        self, runtime: Runtime, lookup: Lookup, archive: OutputArchive, clock: Callable[[], float]
+    ) -> None:
         self._runtime = runtime
         self._lookup = lookup
         self._archive = archive
+        self._clock = clock
 
     async def logs(self, project: str, service: str, query: OutputQuery) -> Sequence[ReplicaLine]:
         """See `Control.logs`."""
@@ -61,43 +74,110 @@ class LogTail:
             lines += [ReplicaLine(name, at, text) for at, text in found]
         return lines
 
-    async def follow(self, project: str, service: str) -> AsyncIterator[tuple[str, str]]:
+    def follow(self, project: str, service: str, query: OutputQuery) -> AsyncIterator[ReplicaLine]:
         """See `Control.follow`."""
         self._lookup.service(project, service)
-        queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue(BUFFERED_LINES)
-        tasks: dict[str, asyncio.Task[None]] = {}
+
+        def present() -> dict[str, Replica]:
+            try:
+                replicas = self._lookup.replicas(project, service)
+            except NotFound:  # the service was removed: so are its replicas
+                return {}
+            return {each.name: each for each in replicas if query.replica in ("", each.name)}
+
+        return _Follow(self._runtime, present, query, self._clock()).lines()
+
+
+class _Follow:
+    """Follows the replicas that `present` returns: of those that it finds first, or that were
+    created before `began`, what `query` asks for, of later ones all lines."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        present: Callable[[], Mapping[str, Replica]],
+        query: OutputQuery,
+        began: float,
+    ) -> None:
+        self._runtime = runtime
+        self._present = present
+        self._query = query
+        self._began = began
+        self._queue: asyncio.Queue[ReplicaLine] = asyncio.Queue(BUFFERED_LINES)
+        self._cursors: dict[str, OutputCursor] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def lines(self) -> AsyncIterator[ReplicaLine]:
+        """Yield lines, without an end."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         try:
             while True:
-                for replica in self._lookup.replicas(project, service):
-                    if replica.name not in tasks and replica.listed and replica.phase not in ENDED:
-                        tasks[replica.name] = asyncio.create_task(
-                            self._follow_replica(replica.name, queue)
-                        )
+                if loop.time() >= due:
+                    self._refresh()
+                    due = loop.time() + REFRESH
                 line = None
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(REFRESH):
-                        line = await queue.get()
+                        line = await self._queue.get()
                 if line is not None:
                     yield line
         finally:
-            for task in tasks.values():
+            for task in self._tasks.values():
                 task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _follow_replica(self, name: str, queue: asyncio.Queue[tuple[str, str]]) -> None:
-        """Put the lines of a replica into the queue, to their end or until it is gone. While the
-        runtime does not answer, try again with growing pauses."""
+    def _refresh(self) -> None:
+        """Begin to follow new replicas and those that run again, and forget those that are gone.
+        Raises what ended a task."""
+        replicas = self._present()
+        for replica in replicas.values():
+            task = self._tasks.get(replica.name)
+            is_due = task is None or (task.done() and replica.phase not in ENDED)
+            if replica.listed and is_due:
+                self._tasks[replica.name] = asyncio.create_task(self._follow(replica))
+        for name, task in list(self._tasks.items()):
+            if task.done():
+                task.result()
+                if name not in replicas:
+                    del self._tasks[name]
+                    self._cursors.pop(name, None)
+
+    async def _follow(self, replica: Replica) -> None:
+        """Put the lines of a replica into the queue until it has ended. When the stream of the
+        runtime ends earlier, because the runtime failed or the container was restarted, continue
+        after the last line, with growing pauses."""
+        name = replica.name
         pause = RETRY_FIRST
         while True:
             try:
-                async with aclosing(self._runtime.follow(name)) as lines:  # type: ignore[type-var]
+                async with aclosing(self._unread(replica)) as lines:
                     async for line in lines:
                         pause = RETRY_FIRST
-                        await queue.put((name, line))
-                return
-            except ReplicaNotFound:
-                return
+                        await self._queue.put(line)
+            except ReplicaNotFound as error:
+                _log.debug("output is not there", replica=name, error=str(error))
             except RuntimeFailure as error:
                 _log.debug("output is not followed", replica=name, error=str(error), retry=pause)
+            now = self._present().get(name)
+            if now is None or now.phase in ENDED:
+                return
             await asyncio.sleep(pause)
             pause = min(2.0 * pause, RETRY_LONGEST)
+
+    async def _unread(self, replica: Replica) -> AsyncGenerator[ReplicaLine]:
+        """Yield the lines of a replica that were not yet read, to the end of the runtime's stream.
+        Raises ReplicaNotFound, RuntimeFailure."""
+        name = replica.name
+        if name in self._cursors:
+            query = OutputQuery(CATCH_UP_LINES, since=self._cursors[name].at or self._began)
+        else:
+            tail = ALL_LINES if replica.created_at > self._began else self._query.tail
+            query = OutputQuery(tail, since=self._query.since)
+        cursor = self._cursors.setdefault(name, OutputCursor())
+        unread = UnreadLines(cursor)
+        async with aclosing(self._runtime.follow(name, query)) as lines:  # type: ignore[type-var]
+            async for line in lines:
+                if unread.includes(line):
+                    cursor = self._cursors[name] = cursor.after(line)
+                    yield ReplicaLine(name, line.at, line.text)

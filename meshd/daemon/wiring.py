@@ -492,7 +492,7 @@ class Parts:
             nodes=nodes,
             recorder=flights,
             log_tail=LogTail(
-                runtime, lookup, OutputArchive(settings.state / output_archive.DIRECTORY)
+                runtime, lookup, OutputArchive(settings.state / output_archive.DIRECTORY), clock
             ),
             history=history,
             live=live,

@@ -24,6 +24,7 @@ from meshd.model.errors import Rejected, StoreWriteError
 from meshd.model.event import Kind
 from meshd.model.job import Job, JobOrder, JobState, update_job
 from meshd.model.operation import StartReplica
+from meshd.model.output import ALL_LINES, OutputQuery
 from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
 from meshd.spec.model import Service
 from meshd.store.events import EventLog
@@ -121,16 +122,16 @@ class JobManager:
             job = await self._until(id, lambda job: job.state is not JobState.WAITING)
             if not job.is_over or id in (self._table.containers or {}):
                 with contextlib.suppress(ReplicaNotFound):
-                    lines = self._runtime.follow(id, past=True)
+                    lines = self._runtime.follow(id, OutputQuery(ALL_LINES))
                     async with aclosing(lines):  # type: ignore[type-var]
                         async for line in lines:
                             has_lines = True
-                            yield line
+                            yield line.text
                 self._table.changed.set()
                 await self._until(id, lambda job: job.is_over)
             if not has_lines:
-                for line in self.lines(id):
-                    yield line
+                for text in self.lines(id):
+                    yield text
         finally:
             self._followers[id] -= 1
             if not self._followers[id]:

@@ -237,9 +237,10 @@ class Runtime(Protocol):
         """Return the last lines of its output with the times they were written, oldest first.
         Raises ReplicaNotFound."""
 
-    def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
-        """Yield output lines from now on until the replica ends. With `past`, all kept earlier
-        lines come first, none twice. Raises ReplicaNotFound."""
+    def follow(self, name: str, query: OutputQuery) -> AsyncIterator[OutputLine]:
+        """Yield the past lines that are asked for (`tail`, `since`), then new ones until the
+        replica ends: none between them is left out, and none comes twice. Raises
+        ReplicaNotFound."""
 
     async def volumes(self) -> Sequence[RuntimeVolume]:
         """Return the named volumes, also those that meshd did not create."""

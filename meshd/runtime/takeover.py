@@ -279,9 +279,9 @@ class TakeoverRuntime:
         """See `Runtime.timed_logs`."""
         return await self._of(name).timed_logs(name, query)
 
-    def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
+    def follow(self, name: str, query: OutputQuery) -> AsyncIterator[OutputLine]:
         """See `Runtime.follow`."""
-        return self._of(name).follow(name, past)
+        return self._of(name).follow(name, query)
 
     async def volumes(self) -> Sequence[RuntimeVolume]:
         """See `Runtime.volumes`: those of the engine."""

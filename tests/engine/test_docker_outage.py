@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from meshd.model.output import OutputQuery
 from meshd.model.runtime import ReplicaSpec, ReplicaState
 from meshd.runtime.base import EventKind, RuntimeFailure, RuntimeUnavailable
 from meshd.runtime.docker.runtime import DockerRuntime
@@ -132,7 +133,7 @@ async def test_an_unreachable_engine_fails_every_call_at_once(
             with pytest.raises(RuntimeUnavailable):
                 await asked
         with pytest.raises(RuntimeUnavailable):
-            _ = [line async for line in runtime.follow(f"{PROJECT}-web-1")]
+            _ = [line async for line in runtime.follow(f"{PROJECT}-web-1", OutputQuery(0))]
         took = time.monotonic() - began
         print(f"said 12 times in {took:.2f} s")
         assert took < 10

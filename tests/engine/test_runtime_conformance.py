@@ -5,11 +5,12 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
-from meshd.model.output import OutputQuery
+from meshd.model.output import ALL_LINES, OutputCursor, OutputLine, OutputQuery, UnreadLines
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.runtime.base import (
     EventKind,
@@ -197,7 +198,7 @@ async def test_an_unknown_replica_is_not_found(runtime: Runtime) -> None:
         with pytest.raises(ReplicaNotFound, match=name):
             await asked
     with pytest.raises(ReplicaNotFound, match=name):
-        _ = [line async for line in runtime.follow(name)]
+        _ = [line async for line in runtime.follow(name, OutputQuery(0))]
 
 
 async def test_a_failed_start_leaves_nothing(runtime: Runtime, engine_image: str) -> None:
@@ -244,8 +245,12 @@ print("unfinished", end="", flush=True)
 """
     replica = replica_spec(PROJECT, "talker-1", service(engine_image, script, "talker"))
     await start_and_wait(runtime, replica)
-    followed = [line async for line in runtime.follow(replica.name)]
-    assert "later" in followed
+    early = runtime.follow(replica.name, OutputQuery(ALL_LINES))
+    async with asyncio.TaskGroup() as group:
+        all_lines = group.create_task(texts(early))
+        new_lines = group.create_task(texts(runtime.follow(replica.name, OutputQuery(0))))
+    followed = all_lines.result()
+    assert "later" in new_lines.result()
     # Podman joins an unfinished line to the one before it.
     joined = ["laterunfinished"] if on_podman(runtime) else ["later", "unfinished"]
     found = list(await runtime.logs(replica.name, 1000))
@@ -261,6 +266,51 @@ print("unfinished", end="", flush=True)
     assert await runtime.timed_logs(replica.name, OutputQuery(3, until=timed[0].at - 60)) == []
     later = OutputQuery(9, since=time.time() + 60)
     assert await runtime.timed_logs(replica.name, later) == []
+    written = sorted([*(f"line {i}" for i in range(50)), "to stderr", "later", "unfinished"])
+    assert sorted(followed) == written
+    # A stream of the ended replica is what is kept of it, from a time on without what is before.
+    ended = [line async for line in runtime.follow(replica.name, OutputQuery(ALL_LINES))]
+    assert sorted(line.text for line in ended) == written
+    last = next(line for line in ended if line.text == "later")
+    since = OutputQuery(ALL_LINES, since=last.at)
+    again = [line async for line in runtime.follow(replica.name, since)]
+    assert again == [line for line in ended if line.at >= last.at]
+    assert len(again) < len(written) or on_podman(runtime)  # whose times are whole seconds
+
+
+async def test_a_stream_continues_where_another_one_stopped(
+    runtime: Runtime, engine_image: str
+) -> None:
+    """Streams are cut and begun again while the replica writes: each line comes once."""
+    script = """
+import time
+for i in range(400):
+    print("x" * 40000 if i == 200 else f"line {i}", flush=True)
+    if i % 20 == 0: time.sleep(0.05)
+time.sleep(5)
+"""
+    replica = replica_spec(PROJECT, "talker-1", service(engine_image, script, "talker"))
+    await start_and_wait(runtime, replica)
+    cursor, found = OutputCursor(), list[str]()
+    async with asyncio.timeout(60):
+        while "line 399" not in found:
+            query = OutputQuery(ALL_LINES, since=cursor.at)
+            unread, cut = UnreadLines(cursor), len(found) + 37
+            async with aclosing(runtime.follow(replica.name, query)) as lines:  # type: ignore[type-var]
+                async for line in lines:
+                    if unread.includes(line):
+                        cursor = cursor.after(line)
+                        found.append(line.text)
+                    if len(found) == cut or line.text == "line 399":
+                        break
+    long = [line for line in found if line.startswith("x")]
+    assert "".join(long) == "x" * 40000
+    others = [line for line in found if not line.startswith("x")]
+    assert others == [f"line {i}" for i in range(400) if i != 200]
+
+
+async def texts(lines: AsyncIterator[OutputLine]) -> list[str]:
+    return [line.text async for line in lines]
 
 
 async def test_a_job_is_not_a_replica_and_leaves_output_and_exit_code(
@@ -271,7 +321,7 @@ async def test_a_job_is_not_a_replica_and_leaves_output_and_exit_code(
     await runtime.prepare(PROJECT, job.service)
     async with ReceivedEvents(runtime) as heard:
         await runtime.start(job)
-        lines = [line async for line in runtime.follow(job.name, past=True)]
+        lines = await texts(runtime.follow(job.name, OutputQuery(ALL_LINES)))
         assert lines == [str(i) for i in range(1500)]
 
         async def ended() -> bool:

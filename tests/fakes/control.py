@@ -163,12 +163,17 @@ class FakeControl:
         self.queries.append(query)
         return [ReplicaLine(replica, self.at, line) for replica, line in self.lines[-query.tail :]]
 
-    async def follow(self, project: str, service: str) -> AsyncIterator[tuple[str, str]]:
+    async def follow(
+        self, project: str, service: str, query: OutputQuery
+    ) -> AsyncIterator[ReplicaLine]:
         queue: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
         self.followers.append(queue)
+        self.queries.append(query)
         try:
+            for replica, text in self.lines[-query.tail :] if query.tail else ():
+                yield ReplicaLine(replica, self.at, text)
             while (line := await queue.get()) is not None:
-                yield line
+                yield ReplicaLine(line[0], 2.0, line[1])
         finally:
             self.followers.remove(queue)
 

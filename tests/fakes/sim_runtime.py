@@ -431,8 +431,8 @@ class SimRuntime:
         await self._lag()
         return [OutputLine(1.0, "last line")]
 
-    async def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
-        yield "line"
+    async def follow(self, name: str, query: OutputQuery) -> AsyncIterator[OutputLine]:
+        yield OutputLine(1.0, "line")
 
     async def volumes(self) -> Sequence[RuntimeVolume]:
         users: dict[str, list[Box]] = {name: [] for name in self.volume_data}

@@ -6,6 +6,7 @@ that deployments and jobs request (`perform`). At most one operation per subject
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Final
 
@@ -309,10 +310,12 @@ class Executor:
             init = as_init_container(spec, step, number)
             await self._runtime.prepare(spec.project, init.service)
             addresses: Sequence[str] = ()
+            last: deque[str] = deque(maxlen=HOOK_LINES)
             try:
                 addresses = (await self._runtime.start(init)).addresses
                 self._step_addresses |= dict.fromkeys(addresses, key)
-                lines = [line async for line in self._runtime.follow(init.name, True)]
+                async for line in self._runtime.follow(init.name, OutputQuery(HOOK_LINES)):
+                    last.append(line.text)
                 ended = [seen for seen in await self._runtime.jobs() if seen.name == init.name]
             finally:
                 await self._discard(init.name)
@@ -320,7 +323,7 @@ class Executor:
                     self._step_addresses.pop(address, None)
             code = ended[0].exit_code if ended else None
             if code != 0:
-                output = "; ".join(lines[-HOOK_LINES:])
+                output = "; ".join(last)
                 raise StartFailed(f"pre_start step {number} exited with code {code}: {output}")
 
     async def _run_post_start(self, spec: ReplicaSpec) -> None:

@@ -37,6 +37,19 @@ UNREACHABLE = 900
 Info = dict[str, Any]
 
 
+class _Docker(Docker):
+    """aiodocker's client. Its own requests keep their connection until the garbage collector finds
+    it if their reader stops before the end; these give it back at once."""
+
+    @asynccontextmanager
+    async def _query(self, *args: Any, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        async with super()._query(*args, **options) as response:
+            try:
+                yield response
+            finally:
+                response.close()
+
+
 class Engine:
     """One engine; unless `find` says otherwise the one that DOCKER_HOST, the Docker context or the
     default socket names."""
@@ -188,7 +201,7 @@ def _unreachable(endpoint: EngineEndpoint | None, error: BaseException | None) -
 def _client(endpoint: EngineEndpoint) -> Docker:
     timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT)
     try:
-        return Docker(endpoint.url, timeout=timeout, ssl_context=endpoint.ssl_context())
+        return _Docker(endpoint.url, timeout=timeout, ssl_context=endpoint.ssl_context())
     except (ValueError, OSError) as error:
         raise BadEndpoint(f"the Docker Engine at {endpoint} is not usable: {error}") from error
 

@@ -3,11 +3,20 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from itertools import chain
 from typing import Any, cast
 
-from meshd.model.output import OutputLine, OutputQuery, parse_timed_line
+from meshd.model.output import (
+    ALL_LINES,
+    CATCH_UP_LINES,
+    OutputCursor,
+    OutputLine,
+    OutputQuery,
+    TimedLines,
+    UnreadLines,
+)
 from meshd.model.runtime import CommandResult
 from meshd.runtime.base import ReplicaNotFound, StartFailed
 from meshd.runtime.docker.engine import CONNECT_TIMEOUT, Engine
@@ -34,37 +43,53 @@ async def tail(engine: Engine, name: str, count: int) -> Sequence[str]:
 
 async def timed_tail(engine: Engine, name: str, query: OutputQuery) -> Sequence[OutputLine]:
     """Return the lines that are asked for, oldest first. Raises ReplicaNotFound."""
-    limits: dict[str, Any] = {}
-    if query.since:
-        limits["since"] = f"{query.since:.6f}"
-    if query.until:
-        limits["until"] = f"{query.until:.6f}"
+    lines = TimedLines()
     async with engine.request(errors={404: _missing(name)}) as docker:
         container = await docker.containers.get(name)
-        pieces = await container.log(
-            stdout=True, stderr=True, tail=query.tail, timestamps=True, **limits
-        )
-    return [parse_timed_line(line) for line in "".join(pieces).splitlines()]
+        pieces = await container.log(stdout=True, stderr=True, **parameters_of(query))
+    return [*chain.from_iterable(map(lines.feed, pieces)), *lines.end()]
 
 
-async def follow(engine: Engine, name: str, past: bool = False) -> AsyncIterator[str]:
-    """Yield lines from now on until the container ends; with `past`, earlier lines first. Raises
+async def follow(engine: Engine, name: str, query: OutputQuery) -> AsyncIterator[OutputLine]:
+    """Yield the lines that are asked for, then new ones until the container ends. The engine joins
+    both, but its stream can end before the last line: what it left out is read afterwards. Raises
     ReplicaNotFound, RuntimeUnavailable."""
     async with engine.request(CONNECT_TIMEOUT, {404: _missing(name)}) as docker:
         container = await docker.containers.get(name)
-    rest = ""
-    output = container.log(stdout=True, stderr=True, follow=True, tail="all" if past else 0)
+    lines, cursor = TimedLines(), OutputCursor()
+    output = container.log(stdout=True, stderr=True, follow=True, **parameters_of(query))
     pieces = cast("AsyncGenerator[str, None]", output)
     async with engine.request(None, {404: _missing(name)}), aclosing(pieces):
         async for piece in pieces:
-            *whole, rest = (rest + piece).split("\n")
-            for line in whole:
-                yield line.rstrip("\r")
-            while len(rest) > LINE_CHARACTERS:
-                yield rest[:LINE_CHARACTERS]
-                rest = rest[LINE_CHARACTERS:]
-    if rest:
-        yield rest
+            for line in lines.feed(piece):
+                cursor = cursor.after(line)
+                yield line
+    for line in lines.end():
+        cursor = cursor.after(line)
+        yield line
+    for line in await left_out(cursor, lambda query: timed_tail(engine, name, query)):
+        yield line
+
+
+async def left_out(
+    cursor: OutputCursor, read: Callable[[OutputQuery], Awaitable[Sequence[OutputLine]]]
+) -> Sequence[OutputLine]:
+    """Return the lines that a stream of the engine left out at its end; none if it sent nothing."""
+    if not cursor.at:
+        return ()
+    unread = UnreadLines(cursor)
+    kept = await read(OutputQuery(CATCH_UP_LINES, cursor.at))
+    return [line for line in kept if unread.includes(line)]
+
+
+def parameters_of(query: OutputQuery) -> dict[str, Any]:
+    """Return the parameters of the engine's logs calls that ask for these lines, with times."""
+    limits = {"since": query.since, "until": query.until}
+    return {
+        "timestamps": 1,
+        "tail": "all" if query.tail >= ALL_LINES else query.tail,
+        **{name: f"{at:.6f}" for name, at in limits.items() if at},
+    }
 
 
 async def execute(engine: Engine, name: str, hook: ContainerHook, seconds: float) -> CommandResult:

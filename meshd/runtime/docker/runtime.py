@@ -470,9 +470,9 @@ class DockerRuntime:
         """See `Runtime.timed_logs`."""
         return await logs.timed_tail(self._engine, self._id(name), query)
 
-    def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
+    def follow(self, name: str, query: OutputQuery) -> AsyncIterator[OutputLine]:
         """See `Runtime.follow`."""
-        return logs.follow(self._engine, self._id(name), past)
+        return logs.follow(self._engine, self._id(name), query)
 
     async def volumes(self) -> Sequence[RuntimeVolume]:
         """See `Runtime.volumes`."""

@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from meshd.logging_setup import set_up_logging
+from meshd.model.output import OutputLine
 from meshd.runtime.base import RuntimeEvent, RuntimeFailure
 from meshd.runtime.process import keeper_protocol as wire
 from meshd.runtime.process.keeper_child import die_with_parent
@@ -35,7 +36,7 @@ killed keeper left behind."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
-Item = TypeVar("Item", RuntimeEvent, tuple[str, ...])
+Item = TypeVar("Item", RuntimeEvent, tuple[OutputLine, ...])
 
 
 class Keeper:
@@ -94,7 +95,8 @@ class Keeper:
                 with self._replicas.subscribe() as events:
                     await _stream(events, reader, writer)
             elif isinstance(request, wire.Follow):
-                with self._replicas.find(request.name).output.follow(request.past) as lines:
+                output = self._replicas.find(request.name).output
+                with output.follow(request.tail, request.since) as lines:
                     await _stream(lines, reader, writer)
             else:
                 writer.write(wire.encode(await self._act(request)))
@@ -123,8 +125,11 @@ class Keeper:
             case wire.Logs(name, tail):
                 return wire.Done(lines=self._replicas.find(name).output.tail(tail))
             case wire.TimedLogs(name):
-                output = self._replicas.find(name).output
-                return wire.Done(lines=output.tail(RING_LINES), times=output.times())
+                lines = self._replicas.find(name).output.lines(RING_LINES)
+                return wire.Done(
+                    lines=tuple(line.text for line in lines),
+                    times=tuple(line.at for line in lines),
+                )
         return wire.Done()
 
 
@@ -139,7 +144,9 @@ async def _stream(
             await writer.drain()
 
 
-def _values(item: RuntimeEvent | tuple[str, ...]) -> tuple[RuntimeEvent | str, ...]:
+def _values(
+    item: RuntimeEvent | tuple[OutputLine, ...],
+) -> tuple[RuntimeEvent | OutputLine, ...]:
     return item if isinstance(item, tuple) else (item,)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from meshd.model.output import OutputLine
+
 RING_LINES = 2000
 """Lines kept in memory per replica, enough for the reason of a crash."""
 LINE_BYTES = 8 * 1024
@@ -21,7 +23,7 @@ FILE_BYTES = 5 * 1024 * 1024
 FOLLOWER_PIECES = 512
 """Reads of the output that a follower may be behind."""
 
-Follower = asyncio.Queue[tuple[str, ...] | None]
+Follower = asyncio.Queue[tuple[OutputLine, ...] | None]
 
 
 class Output:
@@ -29,8 +31,7 @@ class Output:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._ring: deque[str] = deque(maxlen=RING_LINES)
-        self._times: deque[float] = deque(maxlen=RING_LINES)
+        self._ring: deque[OutputLine] = deque(maxlen=RING_LINES)
         self._rest = b""
         self._file_bytes = 0
         self._followers: set[Follower] = set()
@@ -57,19 +58,20 @@ class Output:
 
     def tail(self, count: int) -> tuple[str, ...]:
         """Return the last `count` lines, oldest first."""
-        return tuple(self._ring)[-count:] if count > 0 else ()
+        return tuple(line.text for line in self.lines(count))
 
-    def times(self) -> tuple[float, ...]:
-        """Return when each of the kept lines was read (Unix time), as `tail` orders them."""
-        return tuple(self._times)
+    def lines(self, count: int, since: float = 0.0) -> tuple[OutputLine, ...]:
+        """Return those of the last `count` lines that were read at `since` or later."""
+        last = tuple(self._ring)[-count:] if count > 0 else ()
+        return tuple(line for line in last if line.at >= since)
 
     @contextmanager
-    def follow(self, past: bool = False) -> Iterator[Follower]:
-        """Return a queue of the lines from now on, in pieces, ended by None; with `past` the
-        kept lines come first. A follower that falls behind loses the oldest ones."""
+    def follow(self, count: int, since: float) -> Iterator[Follower]:
+        """Return a queue of the lines that `lines` returns, then of the new ones, in pieces, ended
+        by None. A follower that falls behind loses the oldest ones."""
         follower: Follower = asyncio.Queue(maxsize=FOLLOWER_PIECES)
-        if past and self._ring:
-            follower.put_nowait(tuple(self._ring))
+        if past := self.lines(count, since):
+            follower.put_nowait(past)
         if self._closed:
             follower.put_nowait(None)
         self._followers.add(follower)
@@ -88,13 +90,13 @@ class Output:
         return self._path.with_suffix(".log.1")
 
     def _add(self, whole: list[bytes]) -> None:
+        now = time.time()
         lines = tuple(
-            raw[start : start + LINE_BYTES].decode(errors="replace").rstrip("\r")
+            OutputLine(now, _decode(raw[start : start + LINE_BYTES]))
             for raw in whole
             for start in range(0, len(raw) or 1, LINE_BYTES)
         )
         self._ring.extend(lines)
-        self._times.extend([time.time()] * len(lines))
         for follower in self._followers:
             if lines:
                 _put(follower, lines)
@@ -108,7 +110,11 @@ class Output:
         self._file_bytes += len(data)
 
 
-def _put(follower: Follower, lines: tuple[str, ...] | None) -> None:
+def _decode(raw: bytes) -> str:
+    return raw.decode(errors="replace").rstrip("\r")
+
+
+def _put(follower: Follower, lines: tuple[OutputLine, ...] | None) -> None:
     if follower.full():
         follower.get_nowait()
     follower.put_nowait(lines)

@@ -8,6 +8,7 @@ further authentication.
 
 import msgspec
 
+from meshd.model.output import OutputLine
 from meshd.model.runtime import ObservedReplica
 from meshd.runtime.base import RuntimeEvent
 
@@ -90,10 +91,12 @@ class Watch(Request, frozen=True):
 
 
 class Follow(Request, frozen=True):
-    """Stream output lines from now on; with `past` the kept earlier lines come first."""
+    """Stream the last `tail` lines that were read at `since` (Unix time) or later, then new ones,
+    each with the time when it was read."""
 
     name: str
-    past: bool = False
+    tail: int
+    since: float
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -117,9 +120,9 @@ _encoder = msgspec.json.Encoder()
 requests: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
 answers: msgspec.json.Decoder[Done | Failed] = msgspec.json.Decoder(Done | Failed)
 events: msgspec.json.Decoder[RuntimeEvent] = msgspec.json.Decoder(RuntimeEvent)
-lines: msgspec.json.Decoder[str] = msgspec.json.Decoder(str)
+lines: msgspec.json.Decoder[OutputLine] = msgspec.json.Decoder(OutputLine)
 
 
-def encode(value: Request | Done | Failed | RuntimeEvent | str) -> bytes:
+def encode(value: Request | Done | Failed | RuntimeEvent | OutputLine) -> bytes:
     """Return one line of the protocol, newline included."""
     return _encoder.encode(value) + b"\n"

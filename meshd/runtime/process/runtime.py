@@ -260,9 +260,10 @@ class ProcessRuntime:
         lines = [OutputLine(*both) for both in zip(done.times, done.lines, strict=True)]
         return select_lines(lines, query)
 
-    async def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
+    async def follow(self, name: str, query: OutputQuery) -> AsyncIterator[OutputLine]:
         """See `Runtime.follow`."""
-        async with self._connected(wire.Follow(name, past)) as (_, reader):
+        request = wire.Follow(name, query.tail, query.since)
+        async with self._connected(request) as (_, reader):
             async for line in _items(reader, wire.lines):
                 yield line
 

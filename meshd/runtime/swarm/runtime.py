@@ -563,9 +563,9 @@ class SwarmRuntime:
         """See `Runtime.timed_logs`."""
         return await self._logs.timed_tail(name, query)
 
-    def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
+    def follow(self, name: str, query: OutputQuery) -> AsyncIterator[OutputLine]:
         """See `Runtime.follow`."""
-        return self._logs.follow(name, past)
+        return self._logs.follow(name, query)
 
     async def volumes(self) -> Sequence[RuntimeVolume]:
         """None: they are on the nodes."""

@@ -1,6 +1,6 @@
-"""Log lines that were written while the daemon did not answer."""
+"""Log lines across restarts of the daemon: none is lost, none comes twice."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import cast
 
 import pytest
@@ -8,51 +8,64 @@ import pytest
 from meshd.api.client import Client, NoDaemon
 from meshd.api.dto import LogLine
 from meshd.cli import follow
-from meshd.cli.follow import missed_lines
+from meshd.model.errors import NotFound
 from meshd.model.output import OutputQuery
 
-
-@pytest.mark.parametrize(
-    ("past", "seen", "new"),
-    [
-        ("a b c", "a b", "c"),
-        ("a b c", "c", ""),
-        ("a b c", "", "a b c"),
-        ("c d", "a b", "c d"),  # more was written than is kept: return what is left
-        ("tick tick tick x", "tick tick", "x"),
-        ("b c d e", "a b c", "d e"),
-        ("a lost b c", "a b", "c"),  # a line that the stream did not contain
-        ("", "a", ""),
-    ],
-)
-def test_missed_lines_follow_the_last_seen_ones(past: str, seen: str, new: str) -> None:
-    lines = [LogLine("web-1", word) for word in past.split()]
-    other = [LogLine("web-2", "x")]
-    got = missed_lines([*lines, *other], {"web-1": seen.split(), "web-2": ["x"]})
-    assert [line.line for line in got] == new.split()
+OUTPUT = [("a", 10.0), ("b", 10.5), ("b", 10.5), ("c", 11.0), ("d", 12.0)]
 
 
 class RestartedClient:
-    """A client whose daemon is replaced once: the new one lists its replicas a little later."""
+    """A client whose daemon is replaced after each of `cuts` lines. Each new one answers at first
+    that it does not know the service, and then knows the lines since the time that is asked for."""
 
-    def __init__(self) -> None:
-        self._streams = [["a"], ["c"]]
-        self._past = [[], ["a", "b"]]
+    def __init__(self, *cuts: int) -> None:
+        self._cuts = [*cuts, len(OUTPUT)]
+        self._attempts = 0
+        self.queries: list[OutputQuery] = []
 
-    async def follow_logs(self, *_: object) -> AsyncIterator[LogLine]:
-        for word in self._streams.pop(0):
-            yield LogLine("web-1", word)
-        if self._streams:
+    async def follow_logs(self, _: str, __: str, query: OutputQuery) -> AsyncIterator[LogLine]:
+        self._attempts += 1
+        if self._attempts % 2 == 0:
+            raise NotFound("project shop has no service web")
+        self.queries.append(query)
+        for text, at in OUTPUT[: self._cuts.pop(0)]:
+            if at >= int(query.since):
+                yield LogLine("web-1", text, at)
+        if self._cuts:
             raise NoDaemon("connection lost")
 
-    async def logs(self, *_: object) -> Sequence[LogLine]:
-        return [LogLine("web-1", word) for word in self._past.pop(0)]
 
-
-async def test_no_line_is_lost_while_the_new_daemon_lists_its_replicas(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("cuts", [(), (1,), (2,), (3,), (4,), (5,), (1, 1, 2, 3), (0, 0, 3)])
+async def test_no_line_is_lost_or_repeated_by_restarts(
+    cuts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.0)
-    client = cast("Client", RestartedClient())
-    lines = [line.line async for line in follow.logs(client, "shop", "web", OutputQuery(10))]
-    assert lines == ["a", "b", "c"]
+    monkeypatch.setattr(follow.time, "time", lambda: 9.0)
+    fake = RestartedClient(*cuts)
+    client = cast("Client", fake)
+    query = OutputQuery(10, replica="web-1")
+    lines = [(e.line, e.at) async for e in follow.logs(client, "shop", "web", query)]
+    assert lines == OUTPUT
+    assert {query.replica for query in fake.queries} == {"web-1"}
+
+
+async def test_an_unknown_service_is_an_error_at_once() -> None:
+    class Unknown:
+        async def follow_logs(self, *_: object) -> AsyncIterator[LogLine]:
+            raise NotFound("project shop has no service web")
+            yield
+
+    with pytest.raises(NotFound, match="no service web"):
+        await anext(follow.logs(cast("Client", Unknown()), "shop", "web", OutputQuery()))
+
+
+async def test_a_daemon_that_stays_away_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        async def follow_logs(self, *_: object) -> AsyncIterator[LogLine]:
+            raise NoDaemon("no daemon answers")
+            yield
+
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(follow, "RECONNECT_SECONDS", 0.01)
+    with pytest.raises(NoDaemon):
+        await anext(follow.logs(cast("Client", Gone()), "shop", "web", OutputQuery()))
