@@ -52,9 +52,10 @@ export async function send<T>(method: string, path: string, body?: unknown): Pro
   return text ? (JSON.parse(text) as T) : null;
 }
 
-/** Call `take` with each value of a stream until it ends or `signal` aborts it. */
-export async function stream<T>(path: string, take: (value: T) => void, signal: AbortSignal): Promise<void> {
+/** Call `opened` once, and `take` with each value of a stream until it ends or `signal` aborts it. */
+export async function stream<T>(path: string, take: (value: T) => void, signal: AbortSignal, opened?: () => void): Promise<void> {
   const response = await check(await fetch(path, { headers: headers({ Accept: "text/event-stream" }), signal }));
+  opened?.();
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {

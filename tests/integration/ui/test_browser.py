@@ -143,6 +143,35 @@ async def test_a_large_mesh_has_only_the_rows_near_the_window() -> None:
         assert "svc-007" in await rows.inner_text()
 
 
+async def test_the_log_view_continues_where_its_stream_was_cut() -> None:
+    control = FakeControl()
+    (one, _) = traffic.status().services
+    control.services = (msgspec.structs.replace(one, name="orders"),)
+    control.at = 2.0
+    control.lines = [("orders-a", "first"), ("orders-a", "again")]
+    web = WebPage(
+        PageSettings(TcpSettings("127.0.0.1:0")), load_assets(), control.access, time.time
+    )
+    async with web.serve(control), open_page() as page:
+        link = web.create_link(Identity("root", Role.ADMIN), NewSignInLink())
+        await page.goto(link.url)
+        await show(page, "#/services/shop/orders/logs", "orders")
+        await wait_until(lambda: control.followers, 10, "the page follows")
+        control.followers[0].put_nowait(("orders-a", "again"))
+        lines = page.locator(".log .line .what")
+        await wait_until(lambda: _count_is(lines, 3), 10, "three lines")
+        control.lines += [("orders-a", "again"), ("orders-a", "missed")]
+        control.followers[0].put_nowait(None)
+        await wait_until(lambda: _count_is(lines, 4), 10, "the line that was missed")
+        control.followers[0].put_nowait(("orders-b", "another replica"))
+        await wait_until(lambda: _count_is(lines, 5), 10, "a new line")
+        assert await lines.all_inner_texts() == [
+            "first", "again", "again", "missed", "another replica",
+        ]  # fmt: skip
+        assert await page.locator(".error").count() == 0
+        assert control.queries[-1].since == 2.0
+
+
 async def _count_is(rows: Any, count: int) -> bool:
     return bool(await rows.count() == count)
 

@@ -2,9 +2,8 @@
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { time } from "../format";
-import { stream } from "../session";
+import { followLogs } from "../logs";
 import type { LogLine, Service } from "../types";
-import { pathOf } from "./actions";
 
 const KEPT = 5000;
 const SHOWN = 800;
@@ -39,7 +38,7 @@ export function Logs({ service }: { service: Service }) {
     lines.current = [];
     dropped.current = 0;
     const take = (line: LogLine) => {
-      lines.current.push(line);
+      insert(lines.current, line);
       if (lines.current.length > KEPT + 500) {
         dropped.current += lines.current.length - KEPT;
         lines.current = lines.current.slice(-KEPT);
@@ -49,9 +48,7 @@ export function Logs({ service }: { service: Service }) {
         setCount((before) => before + 1);
       });
     };
-    stream<LogLine>(`${pathOf(service)}/logs?follow=1&tail=300`, take, abort.signal)
-      .then(() => setError("The stream has ended."))
-      .catch((problem: Error) => !abort.signal.aborted && setError(problem.message));
+    void followLogs(service, take, setError, abort.signal);
     return () => {
       abort.abort();
       cancelAnimationFrame(frame);
@@ -126,6 +123,13 @@ export function Logs({ service }: { service: Service }) {
       </div>
     </section>
   );
+}
+
+/** Add a line behind those that were not written after it: replicas send their past lines mixed. */
+function insert(lines: LogLine[], line: LogLine): void {
+  let place = lines.length;
+  while (place > 0 && lines[place - 1]!.at > line.at) place -= 1;
+  lines.splice(place, 0, line);
 }
 
 function select(lines: LogLine[], replica: string, pattern: RegExp | null, context: number, offset: number): Shown[] {
