@@ -17,7 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 # that a compiled or installed build under test is not shadowed by the sources.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from tests.support import ports
+from tests.support import left_open, ports
 from tests.support.browser import page_problem
 
 ENGINE_IMAGE = os.environ.get("MESHD_BASE_IMAGE", "meshd-base:bookworm")
@@ -68,6 +68,7 @@ LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(left_open)
     if hasattr(config, "workerinput"):
         return
     config.pluginmanager.register(_OfStreams(config))
