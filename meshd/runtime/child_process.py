@@ -10,6 +10,9 @@ from typing import Final
 
 BLOCK: Final = 65536
 """Bytes that are read at once."""
+PIPE_SECONDS: Final = 2.0
+"""Seconds after the kill in which the pipes must end: another program that the killed one started
+can hold them."""
 
 
 async def end(process: Process, patience: float = 0.0) -> None:
@@ -27,7 +30,11 @@ async def end(process: Process, patience: float = 0.0) -> None:
                 await _wait(process)
     if process.returncode is None:
         process.kill()
-    await _wait(process)
+    try:
+        async with asyncio.timeout(PIPE_SECONDS):
+            await _wait(process)
+    except TimeoutError:
+        process._transport.close()  # type: ignore[attr-defined]  # it has no public method for it
 
 
 async def _wait(process: Process) -> None:

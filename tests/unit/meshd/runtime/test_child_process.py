@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,24 @@ async def test_a_program_ends(tmp_path: Path, script: str, patience: float, code
     async with asyncio.timeout(60):
         await child_process.end(process, patience)
     assert process.returncode == code
+
+
+async def test_a_program_whose_pipe_another_one_holds_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_process, "PIPE_SECONDS", 0.1)
+    script = f"sleep 300 &\necho $! > {tmp_path}/other\necho ready\nexec sleep 300"
+    process = await asyncio.create_subprocess_exec(
+        install(tmp_path, "program", script), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    await process.stdout.readline()
+    try:
+        async with asyncio.timeout(60):
+            await child_process.end(process)
+        assert process.returncode == -9
+    finally:
+        os.kill(int((tmp_path / "other").read_text()), signal.SIGKILL)
 
 
 async def read(lines: AsyncIterator[str]) -> None:
