@@ -36,9 +36,6 @@ traces in bench/autoscaling.py."""
 USUAL_STARTUP: Final = 14.0
 """Seconds of start-up for which `SURPLUS` holds: as learned in the benchmark's model, in which it
 was tuned. The cost grows in proportion to longer ones."""
-MAX_SAFE_RATIO: Final = 2.0
-"""Ratio to that cost that a change costs at most which no rise would undo, however long a start-up
-takes."""
 TIERS: Final = (0.5, 1.0, 2.0, 5.0)
 """Windows over which a surplus is evaluated; after the last one any surplus is removed."""
 MAX_CAUTION: Final = 8.0
@@ -65,12 +62,12 @@ def down_window(settings: ScalingSettings) -> int:
 
 def change_cost(settings: ScalingSettings, startup: float, safe: bool = False) -> float:
     """Return the replica-seconds that may be spent to avoid one change. A start-up that takes long
-    (`startup` seconds) makes a change that has to be undone more expensive; `safe`: no rise as
-    remembered would undo it."""
+    (`startup` seconds) makes a change that has to be undone more expensive, but not one that is
+    `safe`: no rise as remembered would undo it, so that no start-up follows it."""
     if settings.calm is not None:
         return settings.calm
-    ratio = max(1.0, startup / USUAL_STARTUP)
-    return SURPLUS * down_window(settings) * (min(ratio, MAX_SAFE_RATIO) if safe else ratio)
+    ratio = 1.0 if safe else max(1.0, startup / USUAL_STARTUP)
+    return SURPLUS * down_window(settings) * ratio
 
 
 def remember_need(

@@ -7,8 +7,9 @@ The policy calls `observe` once a second; `policy.objectives` sizes for the resu
   seconds only.
 - Slow growth: over a long start-up, and before a first start-up was seen, the level grows as it did
   over the last such time.
-- Trend and slow growth are used each only while its own recent error is smaller than that of the
-  level alone: noise looks like a slope of seconds, and would be believed because of slow growth.
+- Slow growth is used only while its recent error is smaller than that of the level alone; the trend
+  only while it is smaller than that of the forecast without it. Noise looks like a slope of
+  seconds, and over a long start-up slow growth would make it come true.
 - Season: the forecast of `policy.season` counts where it is higher.
 - Headroom: the shortfalls of this forecast are kept in a histogram; a quantile of them is the
   headroom. So a service with bursts pays for headroom, and a steady one does not.
@@ -89,12 +90,14 @@ def observe(
     peak = max(level, old.peak + (level - old.peak) / memory)
     if len(old.past) >= horizon:
         past_level, past_trend, past_season = old.past[-horizon]
-        if past_trend > past_level:
-            level_error = ERROR_DECAY * level_error + _cost(level - past_level)
-            forecast_error = ERROR_DECAY * forecast_error + _cost(level - past_trend)
-        reactive = past_trend if forecast_error <= level_error else past_level
+        reactive = past_level
         if slow_error <= slow_level_error and len(old.slow_past) >= horizon:
             reactive = max(reactive, old.slow_past[-horizon][1])
+        if past_trend > reactive:
+            level_error = ERROR_DECAY * level_error + _cost(level - reactive)
+            forecast_error = ERROR_DECAY * forecast_error + _cost(level - past_trend)
+        if forecast_error <= level_error:
+            reactive = max(reactive, past_trend)
         shortfall = level / max(reactive, past_season, 1.0)
         bucket = 0
         if shortfall > 1.0:

@@ -65,10 +65,12 @@ def size(
     demand: DemandEstimate,
     capacity: CapacityEstimate,
     spent: tuple[float, float],
+    startup: float,
 ) -> ReplicaSizing:
-    """Return what the expected load needs. `spent` is the (requests, misses) of the budget."""
+    """Return what the expected load needs. `spent` is the (requests, misses) of the budget;
+    `startup` is how long a start-up may take (seconds)."""
     burning = budget.burn_rate(spent, settings.share, demand.level) if settings.latency else 1.0
-    quantile, beta = budget.sizing_caution(settings.share, burning, capacity.planned_startup)
+    quantile, beta = budget.sizing_caution(settings.share, burning, startup)
     rate, extra = expected_peak(demand, quantile)
     service = capacity.present_time
     load = demand.level * service

@@ -32,8 +32,9 @@ FORECAST_MARGIN = 1.0
 placed."""
 
 FIRST_STARTUP = 30.0
-"""Seconds that the forecast looks ahead at least before a start-up was seen: many take longer than
-the usual 10 s, and an order that is 20 s early costs little."""
+"""Seconds that a start-up is expected to take at least before one was seen: many take longer than
+the usual 10 s, and an order that is 20 s early costs little. The forecast looks this far ahead, and
+the caution is that of this start-up."""
 
 FIRST_SLOW_STARTUP = 120.0
 """Seconds that slow growth looks ahead before a start-up was seen: a model or a large cache takes
@@ -101,7 +102,10 @@ class Policy:
         new_capacity = capacity.observe(state.capacity, signal)
         new_season = season.observe(state.season, signal, now)
         startup = new_capacity.planned_startup + FORECAST_MARGIN
-        ahead = startup if new_capacity.started else max(startup, FIRST_STARTUP + FORECAST_MARGIN)
+        expected = new_capacity.planned_startup
+        if not new_capacity.started:
+            expected = max(expected, FIRST_STARTUP)
+        ahead = expected + FORECAST_MARGIN
         seasonal = season.expected_rate(new_season, now + ahead + season.LEAD)
         slow = startup if new_capacity.started else FIRST_SLOW_STARTUP + FORECAST_MARGIN
         new_demand = demand.observe(
@@ -129,7 +133,7 @@ class Policy:
             last_arrival=now if _has_requests(signal) else state.last_arrival,
         )
         current = state.desired if state.desired >= 0 else signal.ready + signal.starting
-        sizing = objectives.size(self.settings, signal, new_demand, new_capacity, spent)
+        sizing = objectives.size(self.settings, signal, new_demand, new_capacity, spent, expected)
         needs = objectives.needs_by_objective(
             self.settings, signal, new_demand, new_capacity, sizing
         )

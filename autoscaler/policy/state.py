@@ -23,7 +23,8 @@ class DemandEstimate(msgspec.Struct, frozen=True):
     - `season` (requests per second): the seasonal forecast; 0 if it is not trusted.
     - `rise` (requests per second, per second): significant slope of the rate; 0 at the start of
       traffic, until one could be compared with what followed.
-    - `level_error`, `forecast_error`: decayed sums of the errors of level and trend.
+    - `level_error`, `forecast_error`: decayed sums of the errors of the forecast without the trend,
+      and with it.
     - `peak` (requests per second): highest level of the last minutes, decayed towards the level.
     - `slow_past`: (level, forecast by slow growth) back to one start-up time ago, if that is long;
       `slow_level_error`, `slow_error`: the errors of the two.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from autoscaler import Decision, ScalingSettings, Signal, State, dump, forget_future, load, make
 
@@ -482,3 +483,23 @@ def test_open_connections_keep_a_service_from_zero() -> None:
     assert decisions[-1].desired == 1
     _, decisions = drive(chosen, [Signal(arrivals=1, ready=1), *[Signal(ready=1)] * 60])
     assert decisions[-1].desired == 0
+
+
+def test_before_a_first_start_up_was_seen_the_caution_is_that_of_half_a_minute() -> None:
+    chosen = ScalingSettings(max=300, latency=0.4)
+    calm = Signal(
+        arrivals=4000,
+        completions=4000,
+        in_flight=400.0,
+        latency=((0.1, 4000),),
+        latency_sum=400.0,
+        ready=150,
+    )
+    state, _ = drive(chosen, [calm] * 60)
+    needs = []
+    for started, startup in ((0, 10.0), (1, 10.0), (1, 30.0)):
+        known = replace(state.capacity, started=started, startup=startup)
+        _, (decision,) = drive(chosen, [calm], replace(state, capacity=known), 60.0)
+        needs.append(decision.candidates["latency"])
+    assert needs[0] == pytest.approx(needs[2])
+    assert needs[0] > needs[1]
