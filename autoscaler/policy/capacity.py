@@ -33,6 +33,9 @@ MIN_WORKERS: Final = 1.0
 # Which seconds say something.
 FEW_ANSWERS: Final = 10
 """Answers below which one second says nothing by itself."""
+MANY_ANSWERS: Final = 30
+"""Answers from which a single long request does not double the mean of one second. Fewer do not
+show the first bound, because one that is too low is kept for long."""
 IDLE_WORKERS, IDLE_SHARE = 0.5, 0.5
 """A replica is idle below this many requests in flight, or below this share of `proven`: half of
 its workers are free, so its requests do not wait."""
@@ -44,7 +47,9 @@ FIRST_ANSWERS: Final = 200.0
 """Answers up to which the mean of all counts while few requests are in flight, and before which the
 bound is not measured: at first only short requests have ended."""
 KNOWN_ANSWERS: Final = 1000.0
-"""Answers after which the mean is known well enough, and starts to follow changes."""
+"""Answers after which the mean is known well enough, and starts to follow changes. Up to it the
+seconds with few answers all count: with the quicker ones alone the service time would be too low,
+and every latency would look like waiting."""
 FALL_WEIGHT, RISE_WEIGHT = 0.3, 0.2
 """Largest weight of one second in the service time, when it falls and when it rises. It falls
 faster, because waiting only ever adds to a latency."""
@@ -240,7 +245,8 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
     idle = crowd < max(IDLE_WORKERS, IDLE_SHARE * proven)
     # An idle second counts by itself: the sums may still contain a queue that is gone.
     uncrowded = crowd <= CROWD_RATIO * bound
-    first = new.answers < FIRST_ANSWERS and uncrowded
+    enough = FIRST_ANSWERS if done >= MANY_ANSWERS else KNOWN_ANSWERS
+    first = new.answers < enough and uncrowded
     service, answers = _learn_service_time(new, own / done if idle else mean, done, idle or first)
     calm = idle or mean < SPREAD_WAIT * service
     spread = _learn_spread(new, own / done, signal) if calm else new.spread
@@ -258,7 +264,8 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
     sample = busy * (1.0 + PROBE / (1.0 + PROBE_WAIT_FACTOR * wait))
     weight = LEARN_WEIGHT * new.completions / (new.completions + HALF_WEIGHT_ANSWERS)
     busy_now, latency_now = done / (ready * signal.interval) * present, own / done
-    if done < FEW_ANSWERS and new.completions >= FEW_ANSWERS:
+    few = FEW_ANSWERS if saturated else MANY_ANSWERS
+    if done < few and new.completions >= FEW_ANSWERS:
         busy_now, latency_now = new.completions / new.replicas * present, mean
     # One request at a time does not saturate a replica, however long it takes.
     crowded = not slower and crowd > max(CROWD_RATIO * busy_now, MIN_WORKERS)
@@ -300,7 +307,8 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
             bound += weight * min(wait / WAITING, 1.0) * (assumed - bound)
     elif sample > bound and wait < CALM_WAIT:
         bound += RAISE_BOUND_SHARE * weight * (sample - bound)
-    bound = max(bound, MIN_WORKERS)
+    # Without a queue, more workers have been busy than an assumption says.
+    bound = max(bound, MIN_WORKERS if saturated else proven)
     proven = max(min(proven, bound), MIN_WORKERS)
     return replace(
         new,

@@ -1,6 +1,6 @@
 """The parts of the scaling policy: windows, limits, traces, and the published policies."""
 
-from math import exp, sqrt
+from math import ceil, exp, sqrt
 
 import pytest
 from msgspec.structs import replace
@@ -174,6 +174,45 @@ def test_one_fast_first_answer_does_not_make_a_replica_look_like_one_worker() ->
     assert learned.service_time == pytest.approx(0.12, rel=0.1)
     assert not learned.saturated
     assert learned.bound == CapacityEstimate().bound
+
+
+@pytest.mark.parametrize(("number", "measured"), [(11, False), (40, True)])
+def test_one_long_request_among_few_does_not_show_the_limit(number: int, measured: bool) -> None:
+    """The mean latency of one second is 2.2 times the service time."""
+    learned = CapacityEstimate(
+        service_time=0.1, completions=80.0, latency=8.0, quick=4.0, replicas=10.0
+    )
+    second = Signal(
+        ready=1, arrivals=number, completions=number, in_flight=0.22 * number,
+        latency_sum=0.22 * number, latency=((0.1, number - 1), (2.0, 1)),
+    )  # fmt: skip
+    assert capacity.observe(learned, second).saturated is measured
+
+
+def test_an_assumed_limit_is_not_below_the_proven_workers() -> None:
+    """The service time is too low by a fifth, so that requests seem to wait, however many replicas
+    are added."""
+    learned = CapacityEstimate(service_time=0.08, proven=2.5, bound=2.6)
+    for _ in range(900):
+        ready = ceil(80.0 / (0.85 * learned.bound))
+        signal = Signal(
+            ready=ready, arrivals=1000, completions=1000, in_flight=100.0, latency_sum=100.0,
+            latency=((0.1, 1000),),
+        )  # fmt: skip
+        learned = capacity.observe(learned, signal)
+    assert learned.bound >= learned.proven >= 2.4
+
+
+def test_seconds_with_few_answers_all_count_for_the_first_service_time() -> None:
+    """The slower ones too: with the quicker ones alone it is 0.2 s. The mean of all is 0.32 s."""
+    learned = CapacityEstimate()
+    for second in range(100):
+        took = 0.1 if second // 15 % 2 else 0.5
+        signal = Signal(
+            ready=2, arrivals=10, completions=10, in_flight=10 * took, latency_sum=10 * took
+        )
+        learned = capacity.observe(learned, signal)
+    assert 0.24 < learned.service_time < 0.36
 
 
 @pytest.mark.parametrize(("startups", "measured"), [((), True), ((2.0, 2.0, 2.0), False)])
