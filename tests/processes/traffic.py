@@ -83,10 +83,18 @@ async def fetch(
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     finally:
-        writer.close()
+        await end(writer)
     if not head:
         raise ConnectionError("closed without an answer")
     return int(head.split()[1]), body.decode()
+
+
+async def end(writer: asyncio.StreamWriter) -> None:
+    """Break a connection off, and wait until it has ended. A close over TLS waits for an answer of
+    the peer, which may come after the test has ended."""
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 @dataclass
@@ -147,7 +155,7 @@ class SteadyClients:
             try:
                 await self._use(reader, writer, pause)
             finally:
-                writer.close()
+                await end(writer)
 
     async def _use(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pause: float

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.proxy.test_command import meshd_proxy
-from tests.processes.traffic import SteadyClients, fetch, origin
+from tests.processes.traffic import SteadyClients, end, fetch, origin
 from tests.support.certificate_authority import Authority, Issued
 from tests.support.waiting import wait_until
 
@@ -21,7 +21,7 @@ async def served(address: str, tls: ssl.SSLContext) -> str:
     try:
         return str(writer.get_extra_info("peercert")["serialNumber"])
     finally:
-        writer.close()
+        await end(writer)
 
 
 def replace_files(target: Issued, source: Issued) -> None:
