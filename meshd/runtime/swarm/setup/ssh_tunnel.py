@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from meshd.runtime import child_process
 from meshd.runtime.base import RuntimeUnavailable
 
 CONNECT_SECONDS: Final = 10
@@ -120,9 +121,7 @@ async def _end(
             await process.wait()
             await writer.wait_closed()
     writer.transport.abort()  # of a client that does not read
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
+    await child_process.end(process)
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
