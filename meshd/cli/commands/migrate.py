@@ -132,8 +132,10 @@ async def _plan(
         anonymous = await docker.anonymous_volumes()
         nodes = tuple(each.name for each in await swarm.nodes())
     finally:
-        await swarm.close()
-        await docker.close()
+        try:
+            await swarm.close()
+        finally:
+            await docker.close()
     try:
         projects = read_stored_projects(state)
     except sqlite3.Error as error:

@@ -7,7 +7,8 @@ plugin. Secrets are passed as files, or in the environment of the command, never
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -134,7 +135,6 @@ async def run(command: BuildCommand) -> AsyncIterator[str]:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, **command.variables},
-            limit=LINE_BYTES,
         )
     except OSError as error:
         raise StartFailed(f"docker buildx cannot be run: {error}") from error
@@ -143,10 +143,25 @@ async def run(command: BuildCommand) -> AsyncIterator[str]:
     try:
         process.stdin.write(command.input.encode())
         process.stdin.close()
-        async for line in process.stdout:
-            yield line.decode(errors="replace").rstrip()
+        async with aclosing(_lines(process.stdout)) as lines:
+            async for line in lines:
+                yield line
         code = await process.wait()
         if code:
             raise StartFailed(f"docker buildx build ended with code {code}")
     finally:
         await child_process.end(process, END_SECONDS)
+
+
+async def _lines(source: asyncio.StreamReader) -> AsyncGenerator[str]:
+    """Yield the lines of a stream; a longer one than `LINE_BYTES` is split."""
+    rest = b""
+    while piece := await source.read(LINE_BYTES):
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace").rstrip()
+        if len(rest) > LINE_BYTES:
+            yield rest.decode(errors="replace")
+            rest = b""
+    if rest:
+        yield rest.decode(errors="replace").rstrip()

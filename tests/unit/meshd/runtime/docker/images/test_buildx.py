@@ -130,6 +130,16 @@ async def test_a_build_runs_with_its_environment_and_input(docker: Path) -> None
     assert (secrets, text) == ({"MESHD_BUILD_SECRET_0": "sesame"}, "FROM base\n")
 
 
+async def test_a_line_that_is_too_long_comes_in_pieces(
+    docker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buildx, "LINE_BYTES", 1000)
+    lines = [line async for line in buildx.run(build_command(["web"], Build(context="/x"), {}, ""))]
+    pieces = [line for line in lines if not line.startswith("#1")]
+    assert sum(map(len, pieces)) == 200000
+    assert max(map(len, pieces)) <= 2000
+
+
 async def test_a_build_that_fails(docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUB_CODE", "3")
     with pytest.raises(StartFailed, match="ended with code 3"):
