@@ -16,6 +16,7 @@ The service time cancels out of the number of replicas, so an error in it does l
 Every constant without another reason was tuned on the recorded traces in bench/autoscaling.py.
 """
 
+from math import sqrt
 from typing import Final
 
 from msgspec.structs import replace
@@ -100,7 +101,11 @@ MAX_WAIT_WEIGHT: Final = 1.0
 # Upper bound on the workers.
 ASSUMED_RATIO: Final = 0.5
 """Share beyond the busy workers that a replica may have, until the bound has been measured. It
-shrinks with waiting as `PROBE` does."""
+shrinks with waiting as `PROBE` does; once a start-up was seen, as far as chance does not explain
+the wait."""
+CHANCE_DEVIATIONS: Final = 2.0
+"""Standard deviations of the mean of the recent answers that chance explains, as if their times
+were spread exponentially."""
 NEAR_PROVEN, NEAR_BOUND = 0.8, 0.7
 """Shares of `proven` and of `bound` that must be busy for waiting to say something about the
 number of workers: below the first, requests wait for something else. Below the second, requests
@@ -299,7 +304,10 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
     elif wait > WAITING and not slower and not saturated and busy > NEAR_PROVEN * proven:
         proven += weight * min(wait, MAX_WAIT_WEIGHT) * (sample - proven)
     if not saturated:
-        assumed = busy * (1.0 + ASSUMED_RATIO / (1.0 + PROBE_WAIT_FACTOR * wait))
+        # Before a first start-up it is not known how long a mistake would last.
+        chance = CHANCE_DEVIATIONS / sqrt(new.completions) if new.started else 0.0
+        certain_wait = max(0.0, wait - chance)
+        assumed = busy * (1.0 + ASSUMED_RATIO / (1.0 + PROBE_WAIT_FACTOR * certain_wait))
         explained = slower and busy * slowdown < NEAR_BOUND * bound
         if assumed > bound:
             bound += weight * (assumed - bound)

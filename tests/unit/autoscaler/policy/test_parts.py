@@ -203,6 +203,26 @@ def test_an_assumed_limit_is_not_below_the_proven_workers() -> None:
     assert learned.bound >= learned.proven >= 2.4
 
 
+@pytest.mark.parametrize(
+    ("number", "started", "share"), [(40, 1, 1.5), (40, 0, 1.25), (4000, 1, 1.25)]
+)
+def test_a_wait_that_chance_explains_does_not_lower_the_assumed_limit(
+    number: int, started: int, share: float
+) -> None:
+    """Requests take a tenth longer than the service time: of few, that says nothing. Of many, it
+    halves the assumed share beyond the busy workers."""
+    learned = CapacityEstimate(
+        service_time=0.1, answers=1000.0, proven=2.0, bound=3.6, started=started
+    )
+    for _ in range(300):
+        signal = Signal(
+            ready=number // 20, arrivals=number, completions=number, in_flight=0.11 * number,
+            latency_sum=0.11 * number,
+        )  # fmt: skip
+        learned = capacity.observe(learned, signal)
+    assert learned.bound == pytest.approx(share * 2.0, rel=0.08)
+
+
 def test_seconds_with_few_answers_all_count_for_the_first_service_time() -> None:
     """The slower ones too: with the quicker ones alone it is 0.2 s. The mean of all is 0.32 s."""
     learned = CapacityEstimate()
