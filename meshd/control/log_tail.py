@@ -57,10 +57,7 @@ class LogTail:
         if query.previous:
             ended = dict(await asyncio.to_thread(self._archive.read, project, service))
         known = list(ended) if query.previous else present
-        if query.replica and query.replica not in known:
-            word = "ended replicas with kept output" if query.previous else "replicas"
-            names = ", ".join(known) or "none"
-            raise NotFound(f"no replica {query.replica!r}; {word} of {service}: {names}")
+        _check_replica(service, query, known)
         lines: list[ReplicaLine] = []
         for name in [query.replica] if query.replica else known:
             try:
@@ -76,26 +73,36 @@ class LogTail:
 
     def follow(self, project: str, service: str, query: OutputQuery) -> AsyncIterator[ReplicaLine]:
         """See `Control.follow`."""
-        self._lookup.service(project, service)
+        known = [replica.name for replica in self._lookup.replicas(project, service)]
+        _check_replica(service, query, known)
 
-        def present() -> dict[str, Replica]:
+        def present() -> dict[str, Replica] | None:
             try:
                 replicas = self._lookup.replicas(project, service)
-            except NotFound:  # the service was removed: so are its replicas
-                return {}
+            except NotFound:
+                return None
             return {each.name: each for each in replicas if query.replica in ("", each.name)}
 
         return _Follow(self._runtime, present, query, self._clock()).lines()
 
 
+def _check_replica(service: str, query: OutputQuery, known: Sequence[str]) -> None:
+    """Raise NotFound if a replica is asked for that is not known."""
+    if query.replica and query.replica not in known:
+        word = "ended replicas with kept output" if query.previous else "replicas"
+        names = ", ".join(known) or "none"
+        raise NotFound(f"no replica {query.replica!r}; {word} of {service}: {names}")
+
+
 class _Follow:
-    """Follows the replicas that `present` returns: of those that it finds first, or that were
-    created before `began`, what `query` asks for, of later ones all lines."""
+    """Follows the replicas that `present` returns, None once their service was removed: of those
+    that it finds first, or that were created before `began`, what `query` asks for, of later ones
+    all lines."""
 
     def __init__(
         self,
         runtime: Runtime,
-        present: Callable[[], Mapping[str, Replica]],
+        present: Callable[[], Mapping[str, Replica] | None],
         query: OutputQuery,
         began: float,
     ) -> None:
@@ -108,13 +115,15 @@ class _Follow:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def lines(self) -> AsyncIterator[ReplicaLine]:
-        """Yield lines, without an end."""
+        """Yield lines until the service was removed and all of its output was read."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         try:
             while True:
                 if loop.time() >= due:
-                    self._refresh()
+                    is_removed = self._refresh()
+                    if is_removed and not self._tasks and self._queue.empty():
+                        return
                     due = loop.time() + REFRESH
                 line = None
                 with contextlib.suppress(TimeoutError):
@@ -127,21 +136,23 @@ class _Follow:
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> bool:
         """Begin to follow new replicas and those that run again, and forget those that are gone.
-        Raises what ended a task."""
-        replicas = self._present()
-        for replica in replicas.values():
-            task = self._tasks.get(replica.name)
-            is_due = task is None or (task.done() and replica.phase not in ENDED)
-            if replica.listed and is_due:
-                self._tasks[replica.name] = asyncio.create_task(self._follow(replica))
+        Return whether the service was removed. Raises what ended a task."""
+        found = self._present()
+        replicas = found or {}
         for name, task in list(self._tasks.items()):
             if task.done():
                 task.result()
                 if name not in replicas:
                     del self._tasks[name]
                     self._cursors.pop(name, None)
+        for replica in replicas.values():
+            known = self._tasks.get(replica.name)
+            is_due = known is None or (known.done() and replica.phase not in ENDED)
+            if replica.listed and is_due:
+                self._tasks[replica.name] = asyncio.create_task(self._follow(replica))
+        return found is None
 
     async def _follow(self, replica: Replica) -> None:
         """Put the lines of a replica into the queue until it has ended. When the stream of the
@@ -159,7 +170,7 @@ class _Follow:
                 _log.debug("output is not there", replica=name, error=str(error))
             except RuntimeFailure as error:
                 _log.debug("output is not followed", replica=name, error=str(error), retry=pause)
-            now = self._present().get(name)
+            now = (self._present() or {}).get(name)
             if now is None or now.phase in ENDED:
                 return
             await asyncio.sleep(pause)

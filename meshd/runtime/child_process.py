@@ -1,6 +1,7 @@
 """The end of a program that this process runs for a while, such as `iptables` or a build.
 
-`docker` uses it where a program has to end with its caller, also with one that is cancelled.
+`docker` and `swarm` use it where a program has to end with its caller, also with one that is
+cancelled.
 """
 
 import asyncio

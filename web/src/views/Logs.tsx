@@ -128,7 +128,7 @@ export function Logs({ service }: { service: Service }) {
 /** Add a line behind those that were not written after it: replicas send their past lines mixed. */
 function insert(lines: LogLine[], line: LogLine): void {
   let place = lines.length;
-  while (place > 0 && lines[place - 1]!.at > line.at) place -= 1;
+  while (line.at && place > 0 && lines[place - 1]!.at > line.at) place -= 1;
   lines.splice(place, 0, line);
 }
 

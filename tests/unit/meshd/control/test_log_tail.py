@@ -114,11 +114,58 @@ async def test_only_the_replica_that_is_asked_for() -> None:
     assert runtime.asked == ["web-1"]
 
 
+async def test_the_stream_ends_when_the_service_is_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Everything that its replicas wrote was read then."""
+    monkeypatch.setattr(log_tail, "REFRESH", 0.001)
+    runtime = FailingRuntime()
+    replicas = [replica("web-1")]
+    tail = tail_of(runtime, replicas)
+    removed = False
+
+    def found(*_: str) -> list[SimpleNamespace]:
+        if removed:
+            raise NotFound("project shop has no service web")
+        return replicas
+
+    monkeypatch.setattr(tail._lookup, "replicas", found)
+    followed = tail.follow("shop", "web", OutputQuery(1))
+    async with aclosing(followed) as lines:  # type: ignore[type-var]
+        before = await first(lines, 2)
+        removed = True
+        runtime.ended.set()
+        async with asyncio.timeout(10):
+            after = [line async for line in lines]
+    assert [line.text for line in before + after] == ["old", *"abbc"]
+
+
+async def test_a_fault_of_the_program_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not hidden by following the replica again and again."""
+    monkeypatch.setattr(log_tail, "REFRESH", 0.001)
+
+    class Broken:
+        async def follow(self, *_: object) -> AsyncIterator[OutputLine]:
+            raise ValueError("a bug")
+            yield
+
+    followed = tail_of(Broken(), [replica("web-1")]).follow("shop", "web", OutputQuery(1))
+    async with aclosing(followed) as lines:  # type: ignore[type-var]
+        with pytest.raises(ValueError, match="a bug"):
+            await first(lines, 1)
+
+
+def test_an_unknown_replica_is_an_error_before_anything_is_streamed() -> None:
+    query = OutputQuery(1, replica="nonsense")
+    with pytest.raises(NotFound, match="no replica 'nonsense'; replicas of web: web-1"):
+        tail_of(None, [replica("web-1")]).follow("shop", "web", query)
+
+
 def test_an_unknown_service_is_an_error_before_anything_is_streamed() -> None:
     def unknown(*_: object) -> None:
         raise NotFound("project shop has no service web")
 
-    lookup: Any = SimpleNamespace(service=unknown)
+    lookup: Any = SimpleNamespace(replicas=unknown)
     nothing: Any = None
     with pytest.raises(NotFound):
         LogTail(nothing, lookup, nothing, lambda: 0.0).follow("shop", "web", OutputQuery())
