@@ -254,14 +254,17 @@ class Supervisor:
         if self._announced or not self._worker_pool.is_complete:
             return
         self._announced = True
+        lines = []
         for address in self._config.listen:
             listener, listening = self._listeners.open[address]
             text = f"listening on {listening.bound}"
             if listener.tls is not None:
                 text += " with TLS"
             _log.info("%s, %d workers", text, self._config.workers)
-            if self._config.announce and self._inherited is None:
-                print(text, flush=True)
+            lines.append(text)
+        if lines and self._config.announce and self._inherited is None:
+            # In one write, so that a script that sees the first line sees all of them.
+            print("\n".join(lines), flush=True)
 
     # --- Processes and signals
 

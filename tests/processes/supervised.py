@@ -56,12 +56,14 @@ class Supervised:
         lines = self.said.splitlines()
         return [line.split()[2] for line in lines if line.startswith("listening on ")]
 
-    async def listening(self, seconds: float = 15) -> str:
-        """Wait until it announced an address; return the first one."""
+    async def listening(self, seconds: float = 15, addresses: int = 1) -> str:
+        """Wait until it announced this many addresses; return the first one."""
         await wait_until(
-            lambda: bool(self.bound()) or self.process.poll() is not None, seconds, "listening"
+            lambda: len(self.bound()) >= addresses or self.process.poll() is not None,
+            seconds,
+            f"listening on {addresses} addresses",
         )
-        assert self.bound(), self.said
+        assert len(self.bound()) >= addresses, self.said
         return self.bound()[0]
 
     def children(self) -> list[int]:

@@ -148,7 +148,7 @@ async def test_several_addresses_and_a_pid_file(tmp_path: Path) -> None:
     async with origin("a") as a:
         options = ("--listen", "127.0.0.1:0", "--listen", "[::1]:0", "--to", f"localhost:{a.port}")
         with meshd_proxy(tmp_path, *options, "--pid-file", str(pid_file)) as running:
-            await wait_until(lambda: len(running.bound()) == 2, 15, "both announced")
+            await running.listening(addresses=2)
             for address in running.bound():
                 assert await fetch(address) == (200, "a /")
             assert int(pid_file.read_text()) == running.process.pid

@@ -70,7 +70,7 @@ async def test_ports_from_the_command_line(tmp_path: Path, free_port: int) -> No
         with meshd_proxy(
             tmp_path, *options, *logged, "--workers", "2", "--admin", admin
         ) as running:
-            await running.listening()
+            await running.listening(addresses=2)
             assert len(running.bound()) == 2
             for address in running.bound():
                 clients = [await connect(address) for _ in range(4)]
@@ -124,7 +124,7 @@ async def test_http_and_tcp_with_own_policies(tmp_path: Path, free_port: int) ->
                 f"- {{listen: 127.0.0.3:0, to: 127.0.0.1:{free_port}, parking: {{timeout: 20s}}}}\n"
             )
             with meshd_proxy(tmp_path, "--config", str(file)) as running:
-                await running.listening()
+                await running.listening(addresses=4)
                 http, echoing, failing, parking = running.bound()
                 assert await fetch(http, "/x") == (200, "h /x")
                 first = await connect(echoing)
@@ -152,7 +152,7 @@ async def test_ports_change_at_sighup(tmp_path: Path) -> None:
             f"tcp: ['127.0.0.1:0=127.0.0.1:{a.port}', '127.0.0.2:0=127.0.0.1:{a.port}']\n"
         )
         with meshd_proxy(tmp_path, "--config", str(file)) as running:
-            await running.listening()
+            await running.listening(addresses=2)
             kept, removed = running.bound()
             old = await connect(kept)
             assert await old.exactly(1) == b"a"
