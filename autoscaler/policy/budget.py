@@ -16,20 +16,26 @@ DECAY: Final = 1.0 - 1.0 / 3600.0
 PRIOR_SECONDS: Final = 300.0
 """Seconds of traffic assumed to have met the objective exactly, so that a short history has little
 weight. Tuned on the recorded traces in bench/autoscaling.py."""
-MIN_BURN, MAX_BURN = 0.5, 8.0
-"""Bounds of the burn rate. The lower one keeps half of the caution of an objective just met.
-With the upper one about a hundredth of the shortfalls stay uncovered at 99.6 %: more caution than
-that costs replicas and covers hardly anything, so that it bounds the caution for long start-ups
-too."""
+MIN_BURN, MAX_BURN = 0.25, 8.0
+"""Bounds of the burn rate. The lower one keeps a quarter of the headroom's caution of an objective
+just met."""
+MIN_STAFFING_BURN: Final = 0.5
+"""Least burn rate that counts for the staffing factor: it covers chance, which does not go away."""
+BURN_POWER: Final = 3.0
+"""Power of a burn rate above 1 in the headroom's caution. In proportion to it, the caution would
+settle only where the budget is exceeded by as much as the caution must grow."""
 LONG_STARTUP: Final = 12.0
 """Seconds of start-up above which a shortfall has more weight. A bit more than the mean start-up
 of the benchmark's model (5 to 15 s)."""
-MISS_SHARE: Final = 0.3
-"""Share of the error budget that the headroom may use up. Tuned on the recorded traces in
-bench/autoscaling.py."""
-MAX_SHORTFALL: Final = 0.5
-"""Largest share of shortfalls that the headroom may leave uncovered: it covers at least the
-median."""
+UNCOVERED_PER_PERCENT, MAX_UNCOVERED = 0.15, 0.06
+"""Share of the shortfalls that the headroom leaves uncovered while the budget is used exactly: for
+each percent of the requests that may miss, and at most. A laxer objective than 99.6 % gets no less
+headroom from the start, because every request misses until replicas have started. Tuned on the
+recorded traces in bench/autoscaling.py."""
+MAX_CAUTION: Final = 4.0
+"""Factor by which fewer shortfalls stay uncovered at most, about a hundredth at 99.6 %: more
+caution costs replicas and covers hardly anything. So it bounds the caution for long start-ups
+too."""
 # See the docstring below both.
 BETA_PER_DECADE: Final = 0.15
 SQUARED_DECADES_PER_BETA: Final = 16.0
@@ -68,6 +74,8 @@ def sizing_caution(share: float, burning: float, startup: float) -> tuple[float,
     allowed = 100.0 - share
     slow = max(1.0, startup / LONG_STARTUP)
     decades = log10(100.0 / allowed)
-    caution = min(burning * slow, MAX_BURN)
-    beta = max(BETA_PER_DECADE * decades, decades**2 / SQUARED_DECADES_PER_BETA) * sqrt(caution)
-    return 1.0 - min(MAX_SHORTFALL, MISS_SHARE * allowed / caution), beta
+    per_decade = max(BETA_PER_DECADE * decades, decades**2 / SQUARED_DECADES_PER_BETA)
+    beta = per_decade * sqrt(min(max(burning, MIN_STAFFING_BURN) * slow, MAX_BURN))
+    caution = min(max(burning, burning**BURN_POWER) * slow, MAX_CAUTION)
+    uncovered = min(UNCOVERED_PER_PERCENT * allowed, MAX_UNCOVERED) / caution
+    return 1.0 - uncovered, beta
