@@ -45,9 +45,9 @@ SHORTFALL_COST: Final = 2.0
 costs requests, the second only replicas."""
 
 FIRST_TREND: Final = 2.0
-"""Factor above the level that a trend may reach at the start of traffic, before any trend could be
-compared with what followed: it looks like a steep rise that continues. Nothing is ordered in
-advance for it."""
+"""Factor above the level that a trend may reach before any trend could be compared with what
+followed: the start of traffic, and the first step to more, look like a steep rise that continues.
+At the start of traffic nothing is ordered in advance for it."""
 SLOW_HISTORY: Final = 121
 """Seconds of slow growth that are enough for any start-up: two minutes and a step. A shorter
 start-up needs as many seconds as it takes."""
@@ -79,9 +79,10 @@ def observe(
     slow_growth = _slow_growth(old.slow_past, level, slow_ahead)
     trend, slow = level + growth, level + slow_growth
     rise = max(growth / ahead, slow_growth / slow_ahead)
-    if not (old.level_error or old.forecast_error) and _has_just_begun(rates):
+    if not (old.level_error or old.forecast_error):
         most = FIRST_TREND * level
-        trend, slow, rise = min(trend, most), min(slow, most), 0.0
+        trend, slow = min(trend, most), min(slow, most)
+        rise = 0.0 if _has_just_begun(rates) else rise
     slow_past, slow_level_error, slow_error = _judge_slow_growth(old, level, slow, slow_ahead)
     horizon = max(1, round(ahead))
     past = push(old.past, (level, trend, season), horizon)
