@@ -116,6 +116,15 @@ worked on."""
 CROWD_RATIO: Final = 1.6
 """Requests in flight per busy worker above which requests queue; one service time of waiting alone
 would give 2."""
+WARM_UP: Final = 40.0
+"""Seconds for which a new replica may be slow (JIT, cold caches): half a minute, and the memory of
+the sums. Meanwhile it does not lower the known limit of a replica, and is not said to be useless
+while other replicas answer quickly."""
+WARM_UP_WAIT: Final = 1.0
+"""Relative rise of the quick latencies up to which other replicas answer quickly. A slow dependency
+delays every request by far more."""
+NEW_REPLICA: Final[float] = DECAY**WARM_UP
+"""What is left of a replica in `newcomers` when it has been ready for that long."""
 MANY_NEWCOMERS: Final = 0.3
 """Share of the ready replicas that became ready within about ten seconds from which the first bound
 is not measured at the start of traffic: new replicas are slow at first."""
@@ -234,6 +243,12 @@ def has_free_workers(capacity: CapacityEstimate, wait: float = MAX_QUICK_WAIT) -
     return _quick(capacity) < limit
 
 
+def may_have_slow_replicas(capacity: CapacityEstimate) -> bool:
+    """Return whether a replica became ready in the last `WARM_UP` seconds, for several at once a
+    few seconds more, while others answer quickly."""
+    return capacity.newcomers > NEW_REPLICA and has_free_workers(capacity, WARM_UP_WAIT)
+
+
 def _smooth_cpu(old: float, signal: Signal) -> float:
     if signal.cpu is None:
         return old
@@ -248,11 +263,13 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
     mean = new.latency / new.completions
     crowd = signal.awaited / ready
     idle = crowd < max(IDLE_WORKERS, IDLE_SHARE * proven)
-    # An idle second counts by itself: the sums may still contain a queue that is gone.
+    # An idle second counts by itself: the sums may still contain a queue that is gone. So does one
+    # of the first: they would count the first short requests again and again.
     uncrowded = crowd <= CROWD_RATIO * bound
     enough = FIRST_ANSWERS if done >= MANY_ANSWERS else KNOWN_ANSWERS
     first = new.answers < enough and uncrowded
-    service, answers = _learn_service_time(new, own / done if idle else mean, done, idle or first)
+    each = own / done if idle or first else mean
+    service, answers = _learn_service_time(new, each, done, idle, first)
     calm = idle or mean < SPREAD_WAIT * service
     spread = _learn_spread(new, own / done, signal) if calm else new.spread
     slower = not idle and uncrowded and _all_take_longer(new, mean)
@@ -283,6 +300,8 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
             pass  # The new replicas may be slow at first, so this is not the limit of a replica.
         elif busy_now < usual and has_free_workers(new, MAX_LOCAL_WAIT):
             pass  # Requests wait at some replicas only.
+        elif saturated and busy_now < usual and may_have_slow_replicas(new):
+            pass  # The new replicas may still be slow.
         elif busy_now < SLOWDOWN_RATIO * usual:
             # A replica has as many workers as before, so its requests take longer than before.
             missing = usual / busy_now - 1.0
@@ -377,21 +396,24 @@ def _learn_spread(new: CapacityEstimate, mean: float, signal: Signal) -> float:
 
 
 def _learn_service_time(
-    new: CapacityEstimate, mean: float, done: int, idle: bool
+    new: CapacityEstimate, mean: float, done: int, idle: bool, first: bool
 ) -> tuple[float, float]:
     """Return the service time, and the number of answers it is the mean of.
 
-    At first it is the mean of all answers. Later it falls quickly to a lower latency. It rises
-    while replicas are too idle to queue, and otherwise very slowly.
+    At first (`first`) it is the mean of all answers. Later it falls quickly to a lower latency. It
+    rises while replicas are too idle to queue, and otherwise very slowly. What chance explains is
+    not lower: otherwise few answers, whose mean varies, would pull it down.
     """
     old, answers = new.service_time, new.answers
     if not old:
         return max(mean, MIN_SERVICE_TIME), float(done)
-    if idle and mean > old and has_free_workers(new):
-        # Some replicas are slow, and not the service.
-        mean = min(mean, max(old, (1.0 + MAX_QUICK_WAIT) * new.spread * _quick(new)))
-    if mean < old or idle:
-        largest = FALL_WEIGHT if mean < old else RISE_WEIGHT
+    chance = CHANCE_DEVIATIONS / sqrt(done)
+    if idle and not first and mean > old and has_free_workers(new):
+        # Some replicas are slow, and not the service. A few answers may be long ones by chance.
+        more = MAX_QUICK_WAIT + (chance if done < MANY_ANSWERS else 0.0)
+        mean = min(mean, max(old, (1.0 + more) * new.spread * _quick(new)))
+    if mean < old or idle or first:
+        largest = FALL_WEIGHT if mean < (1.0 - chance) * old else RISE_WEIGHT
         weight = largest * done / (done + FULL_WEIGHT_ANSWERS)
         weight = max(weight, done / (answers + done)) if answers < KNOWN_ANSWERS else weight
         service = max(old + weight * (mean - old), MIN_SERVICE_TIME)

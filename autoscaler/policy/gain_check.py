@@ -5,7 +5,8 @@ The policy calls `start_check` for a scale-up while requests queue or take longe
 
 When the new replicas serve, requests take as long as before, and no more of them get answered, the
 bottleneck is elsewhere. The number then goes back and is capped for a while, twice as long each
-time. If fewer requests get answered under the cap, it was wrong and is lifted.
+time. If fewer requests get answered under the cap, or they take much longer, it was wrong and is
+lifted.
 
 Every constant without another reason was tuned on the recorded traces in bench/autoscaling.py.
 """
@@ -15,7 +16,14 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from autoscaler.policy.capacity import DECAY, has_free_workers, relative_wait
+from autoscaler.policy.capacity import (
+    DECAY,
+    WARM_UP,
+    WARM_UP_WAIT,
+    has_free_workers,
+    may_have_slow_replicas,
+    relative_wait,
+)
 from autoscaler.policy.state import CapacityEstimate, GainCap, GainCheck
 from autoscaler.signals import Signal
 
@@ -25,12 +33,6 @@ FIRST_SPAN, MAX_SPAN = 120.0, 1800.0
 SETTLE: Final = 8.0
 """Seconds that the new replicas serve before they are evaluated: most of the ten seconds that the
 sums of `policy.capacity` remember."""
-WARM_UP: Final = 40.0
-"""Seconds for which new replicas may be slow (JIT, cold caches): until then they are not said to be
-useless while other replicas answer quickly. Half a minute, and the memory of the sums."""
-WARM_UP_WAIT: Final = 1.0
-"""Relative rise of the quick latencies up to which other replicas answer quickly. A slow dependency
-delays every request by far more."""
 STARTUPS: Final = 1.5
 """Start-up times after the order before the new replicas are evaluated: late ones count too."""
 MAX_PENDING: Final = 300.0
@@ -47,6 +49,9 @@ MORE_LOAD: Final = 1.25
 """Ratio to the present load above which a cap does not apply: the load is new."""
 LOST_SHARE: Final = 0.9
 """Ratio to the present throughput below which a cap costs answers, so it is lifted."""
+LOST_LATENCY: Final = 1.5
+"""Ratio of the latency under a cap to the one before it above which the cap delays answers, so it
+is lifted: the replicas that it removed were needed."""
 
 
 def is_in_trouble(capacity: CapacityEstimate, objective: float | None) -> bool:
@@ -75,8 +80,7 @@ def evaluate(
     latency in seconds."""
     throughput, latency = _throughput_and_latency(capacity)
     trouble = is_in_trouble(capacity, objective)
-    costs_answers = cap is not None and trouble and throughput < cap.throughput
-    if cap and (now > cap.until + MAX_SPAN or costs_answers):
+    if cap and (now > cap.until + MAX_SPAN or (trouble and _is_wrong(cap, throughput, latency))):
         cap = None
     if check is None or desired <= check.ready:
         return None, cap  # An order that was revoked shows nothing.
@@ -98,7 +102,8 @@ def evaluate(
         return None, None if cap and now > cap.until else cap
     if signal.latency_sum < LATENCY_GAIN * latency * signal.completions:
         return replace(check, served=served), cap  # Answers become quicker: the queue drains.
-    if now < served + WARM_UP and has_free_workers(capacity, WARM_UP_WAIT):
+    warming_up = now < served + WARM_UP and has_free_workers(capacity, WARM_UP_WAIT)
+    if warming_up or may_have_slow_replicas(capacity):
         return replace(check, served=served), cap  # The new replicas may be slow at first.
     span = min(2.0 * cap.span, MAX_SPAN) if cap else FIRST_SPAN
     number = max(check.ready, 1)
@@ -116,6 +121,11 @@ def evaluate(
 def active_cap(cap: GainCap | None, rate: float, now: float) -> GainCap | None:
     """Return the cap if it applies to the load; None otherwise."""
     return cap if cap and now < cap.until and rate <= cap.rate else None
+
+
+def _is_wrong(cap: GainCap, throughput: float, latency: float) -> bool:
+    """Return whether the replicas that the cap removed are missing now."""
+    return throughput < cap.throughput or latency > LOST_LATENCY * max(cap.latency)
 
 
 def _throughput_and_latency(capacity: CapacityEstimate) -> tuple[float, float]:
