@@ -34,15 +34,15 @@ than one of 99.6 % from the start, because every request misses until replicas h
 on the recorded traces in bench/autoscaling.py."""
 LAX_PERCENT, UNCOVERED_PER_LAX_PERCENT = 2.0, 0.5
 """Percent of the requests that may miss up to which this holds, and the share that stays uncovered
-for each further percent: a burst now and then is within this budget, as of an objective for the
-95th percentile."""
+for each further percent: a burst now and then is within this budget, for example that of an
+objective for the 95th percentile. So the median is covered until the budget is exceeded."""
 MAX_SHORTFALL: Final = 0.5
 """Largest share of shortfalls that the headroom may leave uncovered: it covers at least the
 median."""
 MAX_CAUTION: Final = 4.0
-"""Factor by which fewer shortfalls stay uncovered at most, about a hundredth at 99.6 %: more
-caution costs replicas and covers hardly anything. So it bounds the caution for long start-ups
-too."""
+"""Most caution: a part of the share above, before what a lax objective adds, stays uncovered, about
+a hundredth of the shortfalls at 99.6 % and below. More caution costs replicas and covers hardly
+anything. So it bounds the caution for long start-ups too."""
 # See the docstring below both.
 BETA_PER_DECADE: Final = 0.15
 SQUARED_DECADES_PER_BETA: Final = 16.0
@@ -83,7 +83,8 @@ def sizing_caution(share: float, burning: float, startup: float) -> tuple[float,
     decades = log10(100.0 / allowed)
     per_decade = max(BETA_PER_DECADE * decades, decades**2 / SQUARED_DECADES_PER_BETA)
     beta = per_decade * sqrt(min(max(burning, MIN_STAFFING_BURN) * slow, MAX_BURN))
-    caution = min(max(burning, burning**BURN_POWER) * slow, MAX_CAUTION)
+    caution = max(burning, burning**BURN_POWER) * slow
+    strict = min(UNCOVERED_PER_PERCENT * allowed, MAX_UNCOVERED)
     lax = UNCOVERED_PER_LAX_PERCENT * max(0.0, allowed - LAX_PERCENT)
-    uncovered = min(UNCOVERED_PER_PERCENT * allowed, MAX_UNCOVERED) + lax
-    return 1.0 - min(MAX_SHORTFALL, uncovered / caution), beta
+    uncovered = max((strict + lax) / caution, strict / MAX_CAUTION)
+    return 1.0 - min(MAX_SHORTFALL, uncovered), beta

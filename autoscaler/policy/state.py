@@ -141,7 +141,7 @@ class GainCap(msgspec.Struct, frozen=True):
     - `span`: seconds for which it was set.
     - `throughput`: answers per second; if fewer are achieved under the cap, the cap was wrong.
     - `added`: replicas that did not help; `latency`: mean seconds of an answer, before and with
-      them.
+      them. If an answer takes much longer under the cap, the cap was wrong, too.
     """
 
     number: int

@@ -135,7 +135,8 @@ def test_the_headroom_corrects_more_than_in_proportion() -> None:
     assert uncovered(99.6, 0.5) == pytest.approx(2.0 * usual)
     assert uncovered(98.0, 1.0) == usual
     assert uncovered(95.0, 1.0) == budget.MAX_SHORTFALL
-    assert uncovered(95.0, 2.0) == pytest.approx(0.39)
+    assert uncovered(95.0, 2.0) == pytest.approx(1.56 / 2.0**3)
+    assert uncovered(95.0, 8.0) == pytest.approx(uncovered(98.0, 8.0))
     assert uncovered(99.9, 1.0) == pytest.approx(usual / 4.0)
 
 
