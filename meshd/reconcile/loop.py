@@ -208,6 +208,7 @@ class Reconciler:
         self._observed = Observed(replicas=(), available=False)
         self._desired = Desired()
         self._plan = Plan()
+        self._listed: Mapping[str, ObservedReplica] = {}
         self._ready = asyncio.Event()
         self._drain_requests: list[DrainReplica] = []
         self._analyses = AnalysisFeed(CanaryAnalysisLog(store), traffic)
@@ -359,6 +360,7 @@ class Reconciler:
         """Run one pass."""
         before = self._memory
         listed = self._results.merge_into(self._claims.own_replicas(self._watch.replicas), now)
+        self._listed = listed = {**self._leaving(listed), **listed}
         self._desired = self._read_desired(listed, now)
         refused = frozenset(self._claims.refusals.values())
         self._recorder.record_problems(self._desired_state.problems, refused, now)
@@ -467,6 +469,17 @@ class Reconciler:
         """Return the replicas that meshd stops or removes now."""
         running = self._executor.running.values()
         return frozenset(op.name for op in running if isinstance(op, StopReplica | RemoveReplica))
+
+    def _leaving(self, listed: Mapping[str, ObservedReplica]) -> Mapping[str, ObservedReplica]:
+        """Return the replicas that are no longer `listed` while an operation stops or removes them,
+        as they were listed before. Its result belongs to a replica that is known: the output that
+        it has read would be lost otherwise, and a deployment would fail without it."""
+        return {
+            op.name: self._listed[op.name]
+            for op in self._executor.running.values()
+            if isinstance(op, StopReplica | RemoveReplica)
+            and op.name in self._listed.keys() - listed.keys()
+        }
 
     def _starting(self) -> frozenset[str]:
         """Return the replicas that meshd starts now."""

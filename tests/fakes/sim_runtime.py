@@ -87,6 +87,8 @@ class SimRuntime:
         self.dice = dice
         self.down = False
         self.bad_luck = 0.02
+        self.late_answer = 0.0
+        """Seconds from the end of a removal until it is answered."""
         self.born_unready = False
         self.started = 0
         self.machines = {"sim": Node("sim", 64.0, 2**36)}
@@ -408,6 +410,7 @@ class SimRuntime:
             raise ReplicaRunning(name)
         self.boxes.pop(name, None)
         self._emit(EventKind.REMOVED, name)
+        await asyncio.sleep(self.late_answer)
 
     async def pause(self, name: str) -> None:
         await self._freeze(name, ReplicaState.PAUSED, EventKind.PAUSED)

@@ -9,6 +9,8 @@ import pytest
 
 from meshd.model.rollout import RolloutState
 from meshd.model.runtime import ContainerHealth
+from meshd.store import output_archive
+from meshd.store.output_archive import OutputArchive
 from tests.fakes import virtual
 from tests.fakes.sim_mesh import Scene, assert_as_desired
 from tests.fakes.sim_runtime import Box
@@ -59,6 +61,27 @@ def test_a_replica_is_replaced(
         assert victim not in scene.runtime.boxes
         assert before - {victim} <= set(scene.runtime.boxes)
         assert reported in scene.story()
+
+    virtual.run(settled(tmp_path, play))
+
+
+@pytest.mark.parametrize("late", [0.0, 3.0])
+def test_the_output_of_a_failed_replica_is_kept(tmp_path: Path, late: float) -> None:
+    """However long after the end of a removal the runtime answers it."""
+
+    async def play(scene: Scene) -> None:
+        scene.runtime.late_answer = late
+        victim = next(name for name, box in scene.runtime.boxes.items() if box in of(scene, "back"))
+        scene.runtime.end(victim, 3)
+        await asyncio.sleep(8.0)
+        assert_as_desired(scene)
+        (record,) = scene.control.reconciler.view().failures.values()
+        assert (record.replica, record.lines) == (victim, ("last line",))
+        archive = OutputArchive(scene.directory / output_archive.DIRECTORY)
+        ((name, lines),) = archive.read("shop", "back")
+        assert name == victim
+        assert [line.text for line in lines][:1] == ["last line"]
+        assert "exited with code 3" in lines[-1].text
 
     virtual.run(settled(tmp_path, play))
 
