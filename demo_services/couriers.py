@@ -164,6 +164,8 @@ async def serve(work: Work) -> None:
     await ended.wait()
     await server.stop(GRACE_SECONDS)
     await asyncio.to_thread(replica.tracer.close)
+    # A loop that is being closed cannot handle a second SIGTERM.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 
 
 if __name__ == "__main__":

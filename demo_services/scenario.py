@@ -191,6 +191,8 @@ async def run(options: argparse.Namespace, folder: Path) -> int:
         finally:
             print("demo: stopping everything …", flush=True)
             await mesh.down()
+            # A loop that is being closed cannot handle another Ctrl-C.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
     healed = observations.heal_seconds is not None
     return 0 if healed and observations.rolled_out and not result["failed"] else 1
 

@@ -56,6 +56,7 @@ def _raise_file_limit() -> None:
 
 def _run_supervisor(path: str, check: bool) -> int:
     from proxy.ipc.config import BadConfig, load
+    from proxy.ipc.signals import hold_late_signals
     from proxy.supervisor import upgrade
     from proxy.supervisor.supervisor import StartError, Supervisor
 
@@ -63,7 +64,8 @@ def _run_supervisor(path: str, check: bool) -> int:
         config = load(path)
         if check:
             return _check_certificates(config)
-        return asyncio.run(Supervisor(config, path, upgrade.load_state()).run())
+        supervisor = Supervisor(config, path, upgrade.load_state())
+        return asyncio.run(hold_late_signals(supervisor.run()))
     except (BadConfig, StartError) as error:
         print(f"meshd: {error}", file=sys.stderr)
         return 2

@@ -65,8 +65,9 @@ class ForegroundRun:
 
     async def run(self, detach: bool) -> int:
         """Deploy, then show events unless `detach` is set. Return the exit code."""
+        loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal)
         try:
             if await self._until_stopped(self._stand_by(detach)):
                 return output.OK
@@ -82,6 +83,10 @@ class ForegroundRun:
         except (Rejected, NotFound, ApiFailure, NoDaemon):
             await self._end()
             raise
+        finally:
+            # A closed loop could not handle a signal: from here on it ends the command at once.
+            for number in STOP_SIGNALS:
+                loop.remove_signal_handler(number)
         return output.OK
 
     async def _stand_by(self, detach: bool) -> bool:

@@ -28,6 +28,7 @@ from meshd.spec.model.acme import ACME_VARIABLE, AcmeSettings
 from meshd.store.lock import StateLocked
 from meshd.store.schema import SchemaTooNew
 from meshd.ui.settings import PageSettings
+from proxy.ipc.signals import hold_late_signals
 from proxy.ipc.watchdog import take_last_end, take_watchdog
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
@@ -122,7 +123,7 @@ def main() -> int:
     gc.set_threshold(*GC_THRESHOLDS)
     options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        asyncio.run(_main(options))
+        asyncio.run(hold_late_signals(_main(options)))
     except (
         StateLocked,
         SchemaTooNew,

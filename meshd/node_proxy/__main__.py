@@ -15,6 +15,7 @@ from pathlib import Path
 from meshd.logging_setup import set_up_logging
 from meshd.node_proxy.agent import Agent
 from meshd.node_proxy.enrollment import JoinFailed, load_identity
+from proxy.ipc.signals import hold_late_signals
 from proxy.ipc.watchdog import send_signs_of_life, take_watchdog
 
 
@@ -48,7 +49,7 @@ def main() -> int:
     set_up_logging()
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_run(options.state, options.managers))
+            asyncio.run(hold_late_signals(_run(options.state, options.managers)))
     except JoinFailed as error:
         print(f"meshd: {error}", file=sys.stderr)
         return 1

@@ -15,6 +15,7 @@ from meshd.spec.errors import SpecError
 from meshd.standalone.build import ADMIN_VARIABLE, SETTINGS_VARIABLE
 from meshd.standalone.helper import Helper
 from proxy.ipc.config import FEED_VARIABLE
+from proxy.ipc.signals import hold_late_signals
 
 
 async def _run() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     """Run the helper until the supervisor ends."""
     set_up_logging()
     try:
-        asyncio.run(_run())
+        asyncio.run(hold_late_signals(_run()))
     except SpecError as error:
         sys.exit(str(error))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from proxy.ipc.address import BadAddress
 from proxy.ipc.config import SupervisorConfig
+from proxy.ipc.signals import release_signals
 from proxy.supervisor import snapshot_file, upgrade
 from proxy.supervisor.child_processes import ChildProcesses
 from proxy.supervisor.feed_server import FeedServer
@@ -297,7 +298,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._request_shutdown)
         loop.add_signal_handler(signal.SIGHUP, self._request_reload)
         loop.add_signal_handler(signal.SIGUSR2, self._request_upgrade)
-        upgrade.unblock_signals()
+        release_signals()
 
     def _request_shutdown(self) -> None:
         """SIGTERM, SIGINT: shut down gracefully; the second one shuts down fast."""

@@ -11,7 +11,6 @@ process, because an exec cannot be undone.
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
+from proxy.ipc.signals import hold_signals
 from proxy.ipc.sockets import OpenSockets
 from proxy.wire.report import Ack
 from proxy.wire.snapshot import Snapshot
@@ -27,8 +27,6 @@ from proxy.wire.snapshot import Snapshot
 STATE_FD_VARIABLE: Final = "MESHD_HANDOVER_FD"
 """Environment variable with the descriptor of the memory file. Old and new version must agree
 on this name and on the fields of `UpgradeState`."""
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-"""Signals that the supervisor handles; blocked during the exec so that none is lost."""
 _CHECK_SECONDS: Final = 20.0
 """Time for the new version to read its configuration; normally well under a second."""
 
@@ -113,20 +111,15 @@ async def check_installed_version(config_file: str) -> str | None:
 def exec_installed_version(state: UpgradeState, config_file: str) -> NoReturn:
     """Replace this process with the installed version. Raises OSError.
 
-    Signals stay blocked until the new version calls `unblock_signals`.
+    Signals are held until the new version calls `release_signals`, so that none is lost.
     """
     memory = os.memfd_create("meshd-handover", 0)
     os.write(memory, msgspec.msgpack.encode(state))
     for descriptor in _descriptors(state):
         os.set_inheritable(descriptor, True)
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    hold_signals()
     environment = {**os.environ, STATE_FD_VARIABLE: str(memory)}
     os.execve(sys.executable, _argv(config_file), environment)  # noqa: S606 - the same program
-
-
-def unblock_signals() -> None:
-    """Deliver the signals that arrived during the exec."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def close_unused(inherited: Mapping[str, OpenSockets], used: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ from proxy import http2
 from proxy.ipc.channel import Channel
 from proxy.ipc.config import LogConfig, SpanConfig, WorkerConfig
 from proxy.ipc.shared_memory import SharedCells, WorkerRow
+from proxy.ipc.signals import hold_late_signals
 from proxy.observe.access_log import AccessLog
 from proxy.observe.flight_ring import FlightRing, find_threshold
 from proxy.observe.spans import SpanQueue
@@ -347,4 +348,4 @@ def main() -> None:
         prepare_process()
         await worker.run()
 
-    uvloop.run(serve())
+    uvloop.run(hold_late_signals(serve()))

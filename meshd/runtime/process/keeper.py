@@ -26,6 +26,7 @@ from meshd.runtime.process import keeper_protocol as wire
 from meshd.runtime.process.keeper_child import die_with_parent
 from meshd.runtime.process.keeper_output import RING_LINES
 from meshd.runtime.process.keeper_replicas import Replicas
+from proxy.ipc.signals import hold_late_signals
 from proxy.ipc.watchdog import send_signs_of_life, take_watchdog
 
 END_GRACE = 5.0
@@ -209,7 +210,7 @@ def main(state: Path) -> None:
     set_up_logging()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        asyncio.run(_main(state))
+        asyncio.run(hold_late_signals(_main(state)))
     except BlockingIOError:
         raise click.ClickException(f"another keeper holds {state}") from None
 
