@@ -19,14 +19,13 @@ from meshd.api.client import Client, NoDaemon
 from meshd.api.dto import DeployResult, ServiceStatus
 from meshd.cli import output
 from meshd.cli.bars import Bar, draw_bars
+from meshd.cli.follow import RECONNECT_SECONDS
 from meshd.model.release import Release
 
 POLL_SECONDS: Final = 0.2
 """Seconds between two requests for the progress."""
 REFRESH_PER_SECOND: Final = 8
 """Redraws per second of the live display: often enough to look smooth."""
-RECONNECT_SECONDS: Final = 20.0
-"""Seconds that a daemon may not answer while its control process is replaced."""
 ENDING_PHASES: Final = ("draining", "stopping", "gone", "failed", "completed")
 """Phases whose reason does not explain why a service is not ready yet."""
 

@@ -16,8 +16,9 @@ from meshd.model.event import Event
 from meshd.model.job import JobLine
 from meshd.model.output import CATCH_UP_LINES, OutputCursor, OutputLine, OutputQuery, UnreadLines
 
-RECONNECT_SECONDS: Final = 10.0
-"""Seconds that a daemon may not answer before a stream gives up."""
+RECONNECT_SECONDS: Final = 30.0
+"""Seconds that a daemon may not answer while its control process is replaced. It takes about two
+seconds, and ten times as long on an overloaded machine."""
 POLL_SECONDS: Final = 0.2
 """Seconds between two attempts to reach the daemon."""
 _UNREAD: Final = OutputCursor()

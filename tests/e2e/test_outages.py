@@ -26,6 +26,9 @@ PATIENCE = 40.0
 """Seconds that a client waits: more than the proxy holds a request."""
 SENT = "the origin closed the connection without an answer"
 """The error of a POST that was sent before its replica died."""
+AT_ONCE = 1.0
+"""Seconds in which all of them fail: they were at the replica when it died. It needs 5 ms for each,
+so that is one of them half of the time, but nearly all 50 on a machine that stood still."""
 
 
 @pytest.fixture
@@ -59,8 +62,8 @@ async def loads(mesh: TestMesh, what: str) -> AsyncIterator[None]:
     )
     assert gets.result.failures == []
     assert unsent == []
-    # With 5 ms for each, one of them is at the replica half of the time.
-    assert sent <= 10
+    times = [at for at, _ in posts.result.failures]
+    assert not times or max(times) - min(times) < AT_ONCE
     assert gets.result.served > RATE * 2
 
 

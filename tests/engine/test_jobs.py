@@ -70,7 +70,9 @@ async def test_a_job_belongs_to_its_service_and_is_not_a_replica(mesh: TestMesh)
     await asyncio.sleep(1.0)
     assert (await jobs(mesh))[detached]["state"] == "running"
     assert (await mesh.run("jobs", "stop", detached)).code == 0
-    lines = (await follow).out.split()
+    followed = await follow
+    assert followed.code == 0, followed.err
+    lines = followed.out.split()
     assert lines[:3] == ["0", "1", "2"]
     assert lines == sorted(set(lines), key=int)
     assert (await jobs(mesh))[detached]["state"] == "stopped"

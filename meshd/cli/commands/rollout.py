@@ -15,6 +15,7 @@ from meshd.api.client import Client, NoDaemon
 from meshd.api.dto import DeployResult, ServiceStatus
 from meshd.cli import deploy_progress, image_progress, output, release_report
 from meshd.cli.commands import deploy
+from meshd.cli.follow import RECONNECT_SECONDS
 from meshd.cli.options import (
     detach_option,
     output_option,
@@ -75,7 +76,7 @@ async def _fetch_patiently(
 
     Raises NoDaemon if none answers.
     """
-    end = deploy_progress.monotonic() + deploy_progress.RECONNECT_SECONDS
+    end = deploy_progress.monotonic() + RECONNECT_SECONDS
     while True:
         try:
             return await _fetch(client, service)
