@@ -477,7 +477,14 @@ class Parts:
             ),
             admission=admission,
             deployments=deployments,
-            progress=ProgressTracker(runtime, store, reconciler, lookup, lambda: admission.nodes),
+            progress=ProgressTracker(
+                runtime,
+                store,
+                reconciler,
+                lookup,
+                lambda: admission.nodes,
+                publisher.is_installed,
+            ),
             rollouts=RolloutManager(
                 store,
                 stores.releases,

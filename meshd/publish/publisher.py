@@ -223,10 +223,19 @@ class Publisher:
             return False
         if all(each.token != token for each in current.challenges):
             return False
-        if self._others is not None and not self._others.has_installed(current.generation):
+        return self.is_installed(current.generation)
+
+    def is_installed(self, generation: Generation) -> bool:
+        """Return whether all live workers, and those of other nodes, route by this snapshot or a
+        later one. True while there are none: nothing is served."""
+        if self._others is not None and not self._others.has_installed(generation):
             return False
+        return not self.connected or self._is_acknowledged(generation)
+
+    def _is_acknowledged(self, generation: Generation) -> bool:
+        """Return whether every live worker has installed this generation."""
         acks = [self._acks.get(worker) for worker in self.live]
-        return all(ack is not None and ack.generation >= current.generation for ack in acks)
+        return all(ack is not None and ack.generation >= generation for ack in acks)
 
     def is_drained(self, name: str) -> bool:
         """Return whether every live worker acknowledged a generation that sends no new requests to

@@ -88,7 +88,7 @@ from meshd.store.events import EventLog
 from meshd.store.output_archive import OutputArchive
 from meshd.store.replacements import ReplacementLog
 from meshd.store.store import Store
-from proxy.wire.snapshot import Snapshot
+from proxy.wire.snapshot import Generation, Snapshot
 
 _log = structlog.stdlib.get_logger(__name__)
 TICK: Final = 0.5
@@ -130,6 +130,7 @@ class ReconcilerView(msgspec.Struct, frozen=True):
     - `projects`: the projects to serve; rolled-back services have their last good revision.
     - `failures`: the last failure of each version that failed.
     - `running`: the operations that run now.
+    - `published`: the first snapshot that was made of the newest desired state; None if none was.
     """
 
     desired: Desired
@@ -139,6 +140,7 @@ class ReconcilerView(msgspec.Struct, frozen=True):
     projects: Sequence[Project]
     failures: Mapping[Version, FailureRecord]
     running: tuple[Operation, ...]
+    published: Generation | None
 
     def service(self, key: str) -> DesiredService | None:
         """Return a desired service by key (`PROJECT/SERVICE`)."""
@@ -210,6 +212,7 @@ class Reconciler:
         self._plan = Plan()
         self._listed: Mapping[str, ObservedReplica] = {}
         self._ready = asyncio.Event()
+        self._published: Generation | None = None
         self._drain_requests: list[DrainReplica] = []
         self._analyses = AnalysisFeed(CanaryAnalysisLog(store), traffic)
         self._desired_state = DesiredStateBuilder(
@@ -263,6 +266,7 @@ class Reconciler:
             projects=self._desired_state.effective_projects(),
             failures=self._failures.records,
             running=tuple(self._executor.running.values()),
+            published=self._published,
         )
 
     @overload
@@ -313,6 +317,7 @@ class Reconciler:
             case ReloadDesired():
                 view = self._claims.own_replicas(self._watch.replicas)
                 self._desired = self._read_desired(view, self._clock())
+                self._published = None
             case DrainRequest():
                 drain = DrainReplica(name=request.replica, cause=request.cause)
                 self._drain_requests.append(drain)
@@ -388,6 +393,7 @@ class Reconciler:
             traffic_splits(self._desired.services, self._observed),
             now,
         )
+        self._published = self._published or self._publisher.generation
         self._ready.set()
 
     async def _run_passes(self) -> None:

@@ -4,6 +4,7 @@ Used by the control facade. `meshd.reconcile.progress` (pure) evaluates one serv
 """
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from meshd.api.dto import DeployResult
 from meshd.control.deploy.node_warnings import find_node_warnings
@@ -16,10 +17,17 @@ from meshd.reconcile.progress import DeploymentProgress, deployment_progress
 from meshd.runtime.base import Runtime
 from meshd.runtime.support import unsupported_features
 from meshd.store.store import Store
+from proxy.wire.snapshot import Generation
+
+UNROUTED: Final = "the proxies do not route by this deployment yet"
 
 
 class ProgressTracker:
-    """Reads the progress from the state as of the last pass."""
+    """Reads the progress from the state as of the last pass.
+
+    `is_installed`: whether the proxies route by a snapshot. Until they route by that of the
+    deployment it is not done, so that a request right after it is answered by the new routes.
+    """
 
     def __init__(
         self,
@@ -28,8 +36,10 @@ class ProgressTracker:
         reconciler: Reconciler,
         lookup: Lookup,
         nodes: Callable[[], Sequence[Node]],
+        is_installed: Callable[[Generation], bool],
     ) -> None:
         self._runtime = runtime
+        self._is_installed = is_installed
         self._nodes = nodes
         self._store = store
         self._reconciler = reconciler
@@ -42,8 +52,12 @@ class ProgressTracker:
         incomplete = len(progress) < len(stored.project.services)
         settled = not incomplete and all(p.settled for _, p in progress)
         failed = [(service, p) for service, p in progress if p.settled and not p.ok]
-        done = settled or any(p.decisive for _, p in failed)
+        published = self._reconciler.view().published
+        routed = published is not None and self._is_installed(published)
+        done = (settled and routed) or any(p.decisive for _, p in failed)
         lines = [p.text for _, p in progress if not p.ok]
+        if settled and not routed:
+            lines.append(UNROUTED)
         for service, _ in failed:
             lines += self._last_failure(service)
         return DeployResult(

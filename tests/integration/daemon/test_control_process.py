@@ -20,6 +20,7 @@ import pytest
 from meshd.api.client import Client, NoDaemon, wait_for_daemon
 from meshd.api.dto import DeployResult, ReplicaStatus, ServiceStatus
 from meshd.cli.daemon_process import DaemonOptions, DaemonProcess, prepare_state, spawn
+from meshd.control.deploy.progress import UNROUTED
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.output import OutputQuery
 from meshd.spec.model import Project, Scale
@@ -67,7 +68,7 @@ server.serve_forever()
 """
 
 
-def shop(version: str = "1", replicas: int = 2, **environment: str) -> Project:
+def shop(version: str = "1", replicas: int = 2, path: str = "/", **environment: str) -> Project:
     """Return a project where `front` may call `back`; the public route leads to `front`."""
 
     def service(name: str, count: int, **mesh: Any) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def shop(version: str = "1", replicas: int = 2, **environment: str) -> Project:
             "mesh": {"health": {"interval": 0.2, "start_timeout": 2.0}, "drain": 5, **mesh},
         }
 
-    front = service("front", replicas, routes=({"path": "/"},))
+    front = service("front", replicas, routes=({"path": path},))
     front["environment"] = {"VERSION": version, **environment}
     back = service("back", 1, allow=("front",))
     alone = service("alone", 1, allow=("back",))
@@ -146,13 +147,17 @@ class Mesh:
             yield answers
             end.set()
 
-    def control_pid(self) -> int:
-        """Return the process id of the control process."""
+    def pids(self, command: str) -> list[int]:
+        """Return the process ids of the supervisor's children with this in their command."""
         listing = subprocess.run(
-            ["pgrep", "-P", str(self.daemon.process.pid), "-f", "meshd.daemon"],
+            ["pgrep", "-P", str(self.daemon.process.pid), "-f", command],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        return int(listing.stdout.split()[0])
+        return [int(pid) for pid in listing.stdout.split()]
+
+    def control_pid(self) -> int:
+        """Return the process id of the control process."""
+        return self.pids("meshd.daemon")[0]
 
 
 @pytest.fixture
@@ -185,6 +190,22 @@ async def test_deploy_serve_call_and_down(mesh: Mesh) -> None:
                                                   "drain", "stop"]  # fmt: skip
     await mesh.client.down("shop")
     assert (await mesh.client.status()).services == ()
+
+
+async def test_a_deployment_is_done_once_every_worker_routes_by_it(mesh: Mesh) -> None:
+    assert (await mesh.deploy(shop())).ok
+    worker = mesh.pids("proxy.worker")[0]
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        await mesh.client.deploy(shop(path="/moved"))
+        await elapse(0.3, "the other worker routes by the deployment")
+        progress = await mesh.client.progress("shop")
+        assert (progress.done, progress.detail) == (False, UNROUTED)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert (await mesh.deploy(shop(path="/moved"))).ok
+    assert {await mesh.get("/moved") for _ in range(20)} == {(200, "1")}
+    assert {(await mesh.get("/"))[0] for _ in range(20)} == {404}
 
 
 async def test_a_killed_replica_costs_no_request_and_is_replaced(mesh: Mesh) -> None:

@@ -69,6 +69,18 @@ def test_a_challenge_is_answered_once_every_live_worker_acks_it() -> None:
     assert not publisher.is_answered("other")
 
 
+def test_a_snapshot_is_installed_once_every_live_worker_acks_it_or_a_later_one() -> None:
+    publisher = connected(Workers((1, 2)))
+    publisher.publish(snapshot(a="ready"))
+    first = publisher.generation
+    publisher.handle(ack(publisher, 1))
+    assert not publisher.is_installed(first)
+    publisher.publish(snapshot(a="draining"))
+    publisher.handle(ack(publisher, 2))
+    assert publisher.is_installed(first)
+    assert not publisher.is_installed(publisher.generation)
+
+
 def test_an_ack_of_an_older_generation_proves_nothing() -> None:
     publisher = connected(Workers((1,)))
     publisher.publish(snapshot(a="ready"))
