@@ -42,6 +42,7 @@ from meshd.model.operation import (
     StopReplica,
     VolumeOperation,
 )
+from meshd.model.output import OutputLine
 from meshd.model.peers import NO_PEERS, PeerSettings
 from meshd.model.replica import RandomSource, Replica, Version
 from meshd.model.request import (
@@ -220,7 +221,9 @@ class Reconciler:
         )
         self._prober = Prober(wake.set, probe, clock)
         self._builder = ReplicaSpecBuilder(self._desired_state, store, publisher, gateways, claims)
-        self._executor = Executor(runtime, self._builder, gateways, self._on_done)
+        self._executor = Executor(
+            runtime, self._builder, gateways, self._on_done, self._keep_output
+        )
         self._host_names = HostNamesWriter(self._executor.set_host_names)
         self._port_redirects = PortRedirectWriter(self._executor.redirect_ports, wake.set)
         self._snapshots = SnapshotUpdater(
@@ -504,6 +507,12 @@ class Reconciler:
 
     async def _perform(self, operation: Operation) -> ObservedReplica | None:
         return (await self._executor.perform(operation)).replica
+
+    def _keep_output(self, name: str, output: Sequence[OutputLine]) -> None:
+        """Keep the output of a replica that is about to be removed."""
+        replica = self._find_replica(name)
+        if replica is not None and output:
+            self._results.keep_output(replica, output, self._clock())
 
     def _on_done(self, result: OperationResult) -> None:
         """Take the result of an operation of a plan."""

@@ -1,8 +1,8 @@
 """The output of replicas that have ended, in files of the state directory.
 
-`meshd.reconcile.execute.results` saves what a removed replica wrote; `meshd.control.log_tail` reads
-it for `meshd logs --previous`. Bounded: `REPLICAS_KEPT` files of each service, and `FILE_BYTES` of
-each replica.
+`meshd.reconcile.execute.results` saves what a replica wrote before it is removed;
+`meshd.control.log_tail` reads it for `meshd logs --previous`. Bounded: `REPLICAS_KEPT` files of
+each service, and `FILE_BYTES` of each replica.
 """
 
 import re
@@ -41,8 +41,9 @@ class OutputArchive:
     def save(
         self, project: str, service: str, replica: str, ended: float, lines: Sequence[OutputLine]
     ) -> None:
-        """Keep the output of a replica that ended at `ended` (Unix time). An error is logged: a
-        full disk must not keep a replica from being removed."""
+        """Keep the output of a replica that ended at `ended` (Unix time), in place of what was kept
+        of it before: a removal that failed is repeated. An error is logged: a full disk must not
+        keep a replica from being removed."""
         kept: list[bytes] = []
         size = 0
         for line in reversed(lines[-LINES_KEPT:]):
@@ -55,8 +56,12 @@ class OutputArchive:
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
-            path = folder / f"{ended:013.2f}.{_UNSAFE.sub('_', replica)}.jsonl"
+            name = _UNSAFE.sub("_", replica)
+            path = folder / f"{ended:013.2f}.{name}.jsonl"
             path.write_bytes(b"".join(reversed(kept)))
+            for earlier in folder.iterdir():
+                if earlier != path and _replica_of(earlier) == name:
+                    earlier.unlink(missing_ok=True)
             for old in sorted(folder.iterdir())[:-REPLICAS_KEPT]:
                 old.unlink(missing_ok=True)
             self._drop_oldest_services()

@@ -12,8 +12,9 @@ from meshd.model.runtime import ContainerHealth
 from meshd.store import output_archive
 from meshd.store.output_archive import OutputArchive
 from tests.fakes import virtual
-from tests.fakes.sim_mesh import Scene, assert_as_desired
+from tests.fakes.sim_mesh import Control, Scene, assert_as_desired
 from tests.fakes.sim_runtime import Box
+from tests.support.waiting import wait_until
 
 QUIET = 20.0
 
@@ -81,6 +82,26 @@ def test_the_output_of_a_failed_replica_is_kept(tmp_path: Path, late: float) -> 
         ((name, lines),) = archive.read("shop", "back")
         assert name == victim
         assert [line.text for line in lines][:1] == ["last line"]
+        assert "exited with code 3" in lines[-1].text
+
+    virtual.run(settled(tmp_path, play))
+
+
+def test_the_output_is_kept_if_the_control_process_ends_during_the_removal(
+    tmp_path: Path,
+) -> None:
+    """The runtime removes the replica all the same."""
+
+    async def play(scene: Scene) -> None:
+        scene.runtime.late_answer = 3.0
+        victim = next(name for name, box in scene.runtime.boxes.items() if box in of(scene, "back"))
+        scene.runtime.end(victim, 3)
+        await wait_until(lambda: victim not in scene.runtime.boxes, 2.0, "the removal")
+        await scene.control.kill()
+        scene.control = Control(scene.directory, scene.runtime, scene.plane)
+        archive = OutputArchive(scene.directory / output_archive.DIRECTORY)
+        ((name, lines),) = archive.read("shop", "back")
+        assert (name, lines[0].text) == (victim, "last line")
         assert "exited with code 3" in lines[-1].text
 
     virtual.run(settled(tmp_path, play))

@@ -79,10 +79,9 @@ class OperationResult:
     - `replica`: the container that was started.
     - `hook_failure`: why a `pre_stop` command failed; empty: none did.
     - `lines`: the last lines of output of a replica that failed, was stopped or removed.
-    - `output`: the output of a replica that is removed, with times.
     """
 
-    __slots__ = ("error", "hook_failure", "lines", "operation", "output", "replica")
+    __slots__ = ("error", "hook_failure", "lines", "operation", "replica")
 
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
@@ -90,13 +89,13 @@ class OperationResult:
         self.replica: ObservedReplica | None = None
         self.hook_failure = ""
         self.lines: Sequence[str] = ()
-        self.output: Sequence[OutputLine] = ()
 
 
 class Executor:
     """Runs operations on the runtime. `builder` gives the spec behind a version, a start or a job;
     `gateways` learns the addresses of prepared networks; `on_done` gets the result of each
-    operation that was begun (not of those performed for a caller)."""
+    operation that was begun (not of those performed for a caller); `keep_output` gets the name and
+    the output of each replica before it is removed."""
 
     def __init__(
         self,
@@ -104,11 +103,13 @@ class Executor:
         builder: ReplicaSpecBuilder,
         gateways: Gateways,
         on_done: Callable[[OperationResult], None],
+        keep_output: Callable[[str, Sequence[OutputLine]], None],
     ) -> None:
         self._runtime = runtime
         self._builder = builder
         self._gateways = gateways
         self._on_done = on_done
+        self._keep_output = keep_output
         self._running: dict[str, Operation] = {}
         self._ends: dict[str, asyncio.Event] = {}
         self._prepared: set[Version] = set()
@@ -255,7 +256,8 @@ class Executor:
             case RemoveReplica():
                 if operation.failed:
                     result.lines = await self._read_last_lines(operation.name)
-                result.output = await self._read_output(operation.name)
+                # Before the removal: the runtime completes it even if this task is cancelled.
+                self._keep_output(operation.name, await self._read_output(operation.name))
                 try:
                     await self._runtime.remove(operation.name)
                 except ReplicaNotFound:

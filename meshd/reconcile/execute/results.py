@@ -117,8 +117,6 @@ class OperationResults:
                 self._watch.list_soon()
                 if replica is not None and result.lines:
                     self._keep_lines(replica, memory, tuple(result.lines))
-                if replica is not None and result.output and error is None:
-                    self._archive_output(replica, result.output, now)
             case ForgetProject():
                 if error is None:
                     self._store.forget(operation.project)
@@ -136,6 +134,14 @@ class OperationResults:
             self._delay_repeat(operation, now)
         if error is not None and not isinstance(operation, StartReplica | PrepareRevision):
             _log.warning("operation failed", operation=str(operation), error=str(error))
+
+    def keep_output(self, replica: Replica, output: Sequence[OutputLine], now: float) -> None:
+        """Keep the output of a replica that is removed, with a last line that says how it ended."""
+        end = describe_exit(replica.exit_code, replica.oom_killed, replica.error)
+        cause = f"; {replica.cause}" if replica.cause else ""
+        last = OutputLine(replica.since, f"--- {replica.name} {end}{cause}")
+        lines = [*output, last]
+        self._archive.save(replica.project, replica.service, replica.name, now, lines)
 
     def _delay_repeat(self, operation: Operation, now: float) -> None:
         self._repeat_at = {kind: at for kind, at in self._repeat_at.items() if at > now}
@@ -164,14 +170,6 @@ class OperationResults:
             service=operation.service,
             replica=name,
         )
-
-    def _archive_output(self, replica: Replica, output: Sequence[OutputLine], now: float) -> None:
-        """Keep the output of a removed replica, with a last line that says how it ended."""
-        end = describe_exit(replica.exit_code, replica.oom_killed, replica.error)
-        cause = f"; {replica.cause}" if replica.cause else ""
-        last = OutputLine(replica.since, f"--- {replica.name} {end}{cause}")
-        lines = [*output, last]
-        self._archive.save(replica.project, replica.service, replica.name, now, lines)
 
     def _keep_lines(
         self, replica: Replica, memory: ReconcileMemory, lines: tuple[str, ...]

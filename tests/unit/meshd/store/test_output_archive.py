@@ -22,6 +22,14 @@ def test_output_is_read_as_it_was_saved(tmp_path: Path) -> None:
     assert (tmp_path / "output").stat().st_mode & 0o777 == 0o700
 
 
+def test_output_that_is_saved_again_takes_the_place_of_the_earlier(tmp_path: Path) -> None:
+    archive = OutputArchive(tmp_path)
+    archive.save("shop", "web", "a", 1.0, lines(2))
+    archive.save("shop", "web", "b", 2.0, lines(1))
+    archive.save("shop", "web", "a", 3.0, lines(3))
+    assert archive.read("shop", "web") == [("b", lines(1)), ("a", lines(3))]
+
+
 def test_everything_is_bounded(tmp_path: Path) -> None:
     archive = OutputArchive(tmp_path)
     for number in range(REPLICAS_KEPT + 5):

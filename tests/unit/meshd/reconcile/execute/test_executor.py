@@ -57,7 +57,7 @@ class NoGateways:
 
 def executor_of(runtime: PrunedRuntime) -> Executor:
     parts: tuple[Any, ...] = (runtime, KnownSpec(), NoGateways())
-    return Executor(*parts, on_done=lambda _: None)
+    return Executor(*parts, on_done=lambda _: None, keep_output=lambda _, __: None)
 
 
 async def test_a_start_pulls_an_image_that_was_removed_after_it_was_prepared() -> None:
