@@ -6,7 +6,7 @@ options about the proxy in `proxy_options`.
 
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -45,14 +45,15 @@ class Duration(click.ParamType[float]):
 
 
 class Timestamp(click.ParamType[float]):
-    """Unix time, from `14:30` (today), `2026-01-31 14:30:05`, or `10m` (ten minutes ago)."""
+    """Unix time, from `14:30` (the last one: today, or yesterday if it is later than now),
+    `2026-01-31 14:30:05`, or `10m` (ten minutes ago)."""
 
     name = "time"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        found = _parse_timestamp(str(value))
+        found = parse_timestamp(str(value), time.time())
         if found <= 0:
             self.fail(
                 f"{value!r} is not a valid time; expected e.g. 14:30, 2026-01-31T14:30:05, "
@@ -63,20 +64,24 @@ class Timestamp(click.ParamType[float]):
         return found
 
 
-def _parse_timestamp(text: str) -> float:
-    """Return the Unix time, or a value of at most 0 if the text is not a time after 1970."""
+def parse_timestamp(text: str, now: float) -> float:
+    """Return the Unix time, or a value of at most 0 if the text is not a time after 1970. `now` is
+    a Unix time."""
     for pattern in ("%H:%M", "%H:%M:%S"):
         try:
-            at = datetime.strptime(text, pattern).time()  # noqa: DTZ007 - local time of today
+            at = datetime.strptime(text, pattern).time()  # noqa: DTZ007 - local time
         except ValueError:
             continue
-        return datetime.combine(datetime.now().astimezone().date(), at).timestamp()
+        today = datetime.fromtimestamp(now).astimezone().date()
+        days = (today, today - timedelta(days=1))
+        found = [datetime.combine(day, at).timestamp() for day in days]
+        return found[0] if found[0] <= now else found[1]
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
         pass
     try:
-        return time.time() - units.parse_duration(text)
+        return now - units.parse_duration(text)
     except ValueError:
         return 0.0
 

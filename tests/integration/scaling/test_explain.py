@@ -17,7 +17,7 @@ async def test_explain_now_in_the_past_and_after_a_restart() -> None:
         scale = "{min: 1, max: 4, concurrency: 2, rps: 500, down_window: 60s}"
         await up(mesh, web=f"{{routes: [/], scale: {scale}}}")
         await elapse(2.5, "decisions without load are recorded once a second")
-        calm = time.strftime("%H:%M:%S")
+        calm = time.strftime("%Y-%m-%dT%H:%M:%S")
         async with Load(mesh.address, 60, 12, path="/?ms=100"):
             await mesh.until("web", lambda s: s["wanted"] >= 3, 30)
             await elapse(2.0, "decisions under load are recorded once a second")

@@ -19,7 +19,7 @@ from meshd.cli.api_options import read_page_settings
 from meshd.cli.commands.events import matches
 from meshd.cli.deploy_progress import ProgressReport, ServiceProgress
 from meshd.cli.main import _COMMANDS, main
-from meshd.cli.options import DURATION, TIMESTAMP
+from meshd.cli.options import DURATION, TIMESTAMP, parse_timestamp
 from meshd.cli.session import default_state, find_service
 from meshd.model.errors import NotFound
 from meshd.model.event import Event
@@ -57,10 +57,25 @@ def test_a_plain_table_fills_empty_cells() -> None:
     assert lines == ["NAME    IN_FLIGHT", "orders  -", "a       1.5"]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("00:00", "2026-03-01T00:00:00"),
+        ("00:00:05", "2026-03-01T00:00:05"),
+        ("00:00:06", "2026-02-28T00:00:06"),
+        ("23:59:50", "2026-02-28T23:59:50"),
+        ("10s", "2026-02-28T23:59:55"),
+        ("2026-03-02", "2026-03-02T00:00:00"),
+    ],
+)
+def test_a_time_of_day_is_the_last_one(text: str, expected: str) -> None:
+    now = datetime.fromisoformat("2026-03-01T00:00:05").timestamp()
+    assert parse_timestamp(text, now) == datetime.fromisoformat(expected).timestamp()
+
+
 def test_timestamps_and_durations() -> None:
-    now = datetime.now().astimezone()
     at = datetime.fromtimestamp(TIMESTAMP.convert("14:30", None, None)).astimezone()
-    assert (at.date(), at.hour, at.minute) == (now.date(), 14, 30)
+    assert (at.hour, at.minute) == (14, 30)
     assert TIMESTAMP.convert("2026-01-31T14:30:05+00:00", None, None) == 1769869805.0
     assert TIMESTAMP.convert("10m", None, None) == pytest.approx(time.time() - 600, abs=5)
     with pytest.raises(click.BadParameter, match="soon"):
