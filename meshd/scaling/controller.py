@@ -104,7 +104,7 @@ class ScalingController:
             caps = self._caps(service, uncapped[key], allocations[key], now)
             caps += [by_starts[key]] if key in by_starts else []
             results[key] = result = apply_caps(
-                inputs[key], uncapped[key], self._floor(key, now), caps
+                inputs[key], uncapped[key], self._floor(service, now), caps
             )
             self._states.set_state(key, result.state, result.uncapped.warm)
             self._record_traffic(key, inputs[key], result, now)
@@ -272,7 +272,7 @@ class ScalingController:
         if not is_scaled(service) or self._store.override(key, now):
             return
         start = self._cold_starts.get(key)
-        if start is None or start.ready:
+        if start is None or start.ready or now >= start.until:
             if service.desired > 0:
                 return  # Its replicas are starting or failing; more of them would not help.
             start = self._cold_starts[key] = ColdStart(began=now)
@@ -300,15 +300,17 @@ class ScalingController:
             start.ready = True
             self._counters.observe_cold_start(key, now - start.began)
 
-    def _floor(self, key: str, now: float) -> int:
-        """Return the replicas ordered for a start from zero; 0 if there is none."""
-        start = self._cold_starts.get(key)
+    def _floor(self, service: DesiredService, now: float) -> int:
+        """Return the replicas ordered for a start from zero; 0 if there is none. A start that takes
+        longer than expected is known until a replica is ready, but orders none any more."""
+        start = self._cold_starts.get(service.key)
         if start is None:
             return 0
-        if now >= start.until:
-            del self._cold_starts[key]
-            return 0
-        return start.floor
+        if now < start.until:
+            return start.floor
+        if start.ready or service.desired == 0:
+            del self._cold_starts[service.key]
+        return 0
 
     # Records
 

@@ -21,7 +21,8 @@ class ColdStart:
     """A service on its way up from zero.
 
     - `began`: time of the first parked request (Unix time).
-    - `floor`: number of replicas ordered; holds until `until` (Unix time).
+    - `floor`: number of replicas ordered; holds until `until` (Unix time), when the policy knows
+      the requests too.
     - `ready`: whether the first replica is ready.
     - `parked`: requests waiting, by worker.
     """

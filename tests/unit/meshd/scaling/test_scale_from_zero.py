@@ -46,6 +46,30 @@ def test_a_cold_start_ends_with_the_first_ready_replica(scene: Scene) -> None:
     assert (took.count, took.sum) == (1, 1.5)
 
 
+def test_a_cold_start_that_is_slower_than_expected_is_counted(scene: Scene) -> None:
+    scene.scaling.start_from_zero(web(), 1, 1, NOW)
+    for seconds in range(1, 90):
+        scene.scaling.step([web(1)], {}, NOW + seconds)
+    scene.scaling.start_from_zero(web(1), 1, 9, NOW + 89.5)
+    assert scene.woken == 1  # more replicas would not help
+    scene.scaling.replica_ready(KEY, NOW + 90.0)
+    took = scene.counters.cold_starts[KEY]
+    assert (took.count, took.sum) == (1, 90.0)
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_start_that_was_given_up_is_not_part_of_the_next(scene: Scene, seen: bool) -> None:
+    scene.scaling.start_from_zero(web(), 1, 1, NOW)
+    if seen:
+        scene.scaling.step([web(0)], {}, NOW + 90.0)
+        scene.scaling.replica_ready(KEY, NOW + 90.0)
+    assert KEY not in scene.counters.cold_starts
+    scene.scaling.start_from_zero(web(), 1, 1, NOW + 91.0)
+    scene.scaling.replica_ready(KEY, NOW + 93.0)
+    took = scene.counters.cold_starts[KEY]
+    assert (took.count, took.sum) == (1, 2.0)
+
+
 def test_only_a_service_at_zero_for_lack_of_traffic_is_started(scene: Scene) -> None:
     scene.scaling.start_from_zero(web(2), 1, 1, NOW)
     scene.scaling.start_from_zero(web(min=2, max=2), 1, 1, NOW)
