@@ -5,7 +5,7 @@ remembers which container was asked to stop.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from meshd.model.runtime import ObservedReplica, ReplicaState
@@ -90,8 +90,14 @@ class Sightings:
         if container in self._seen:
             self._seen[container] = replace(self._seen[container], replica=replica)
 
-    def keep(self, containers: set[str]) -> None:
-        """Forget all containers except these."""
+    def known(self) -> frozenset[str]:
+        """Return the ids of all containers that are remembered."""
+        return frozenset(self._seen.keys() | self._first_limits.keys() | self._stopping.keys())
+
+    def keep(self, listed: Collection[str], known_before: Collection[str]) -> None:
+        """Forget all containers except those listed and those first seen since the listing began,
+        when `known_before` were known: they were created too late to be listed."""
+        containers = {*listed, *(self.known() - set(known_before))}
         for known in (self._seen, self._stopping, self._first_limits):
             for container in known.keys() - containers:
                 del known[container]

@@ -238,11 +238,12 @@ class DockerRuntime:
 
     async def list(self) -> Sequence[ObservedReplica]:
         """See `Runtime.list`."""
+        known_before = self._sightings.known()
         containers = await self._containers()
         infos = await self._inspected(containers, is_replica)
         ended = {info["Id"] for info in infos if not info["State"]["Running"]}
         alive = {found.id for found in containers} - ended
-        self._sightings.keep({info["Id"] for info in infos})
+        self._sightings.keep([info["Id"] for info in infos], known_before)
         now = time.monotonic()
         return [
             add_lost_peer(self._sightings.see(info, self._node, now), info, alive) for info in infos

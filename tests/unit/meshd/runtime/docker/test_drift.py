@@ -83,7 +83,7 @@ def test_sightings_remember_what_a_container_had_at_first() -> None:
     assert sightings.see(info, "n", 1.0).drift == ""
     info["HostConfig"]["PidsLimit"] = 5
     assert "the limit of processes is 5" in sightings.see(info, "n", 2.0).drift
-    sightings.keep(set())
+    sightings.keep((), sightings.known())
     assert sightings.see(info, "n", 3.0).drift == ""
 
 

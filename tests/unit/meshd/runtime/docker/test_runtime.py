@@ -1,7 +1,7 @@
 """The runtime on an engine that answers as Podman 4.3 does."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from aiohttp import web
 from meshd.runtime.base import ReplicaRunning, RuntimeFailure, RuntimeUnavailable
 from meshd.runtime.docker.create import inspect
 from meshd.runtime.docker.runtime import DockerRuntime
+from meshd.spec import labels
 
 
 class StubPodman:
@@ -20,6 +21,7 @@ class StubPodman:
         self.status = "running"
         self.calls: list[str] = []
         self.failing_lists = 0
+        self.on_list: Callable[[], object] = bool
 
     async def version(self, _: web.Request) -> web.Response:
         return self._untyped({"ApiVersion": "1.41", "MinAPIVersion": "1.24"})
@@ -33,6 +35,7 @@ class StubPodman:
         if self.failing_lists:
             self.failing_lists -= 1
             return self._refuse("container 12ab does not exist in database")
+        self.on_list()
         return web.json_response([])
 
     async def stats(self, _: web.Request) -> web.Response:
@@ -132,6 +135,31 @@ async def test_a_container_removed_during_a_listing_is_no_outage(
     podman.failing_lists = 2
     with pytest.raises(RuntimeFailure, match="does not exist"):
         await runtime.list()
+
+
+async def test_a_container_that_starts_during_a_listing_is_not_forgotten(
+    runtime: DockerRuntime, podman: StubPodman
+) -> None:
+    """The file gives it a name, so the engine does not know it by that of the replica."""
+    begun = "2026-01-01T00:00:00Z"
+    marks = {
+        labels.PROJECT: "shop", labels.SERVICE: "web", labels.REPLICA: "shop-web-a",
+        labels.CONTAINER_NAME: "given",
+    }  # fmt: skip
+    info = {
+        "Id": "c1", "Name": "/given", "Created": begun, "Image": "sha256:1",
+        "Config": {"Labels": marks}, "HostConfig": {}, "NetworkSettings": {"Networks": {}},
+        "State": {
+            "Status": "running", "Running": True, "ExitCode": 0,
+            "StartedAt": begun, "FinishedAt": "0001-01-01T00:00:00Z",
+        },
+    }  # fmt: skip
+    podman.on_list = lambda: runtime._sightings.see(info, "n", 1.0)
+    assert await runtime.list() == []
+    assert runtime._id("shop-web-a") == "c1"
+    podman.on_list = bool
+    assert await runtime.list() == []
+    assert runtime._id("shop-web-a") == "shop-web-a"
 
 
 async def test_a_container_that_stops_still_runs(
