@@ -132,8 +132,8 @@ def test_a_client_that_half_closes_during_an_answer_gets_the_rest(
         client.send(get())
         head = client.head()
         elapse_blocking(0.05, "the proxy waits for the body")
-        client.finish()
         gone_on.set()
+        client.finish()
         if head.get(b"transfer-encoding"):
             client.chunked(head)
         else:

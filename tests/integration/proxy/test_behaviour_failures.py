@@ -14,6 +14,7 @@ from tests.support.raw_http import (
     Message,
     Origin,
     Proxy,
+    Script,
     Stage,
     Wire,
     answering,
@@ -129,10 +130,12 @@ def test_large_response_heads_are_passed_on(stage: Stage, size: int) -> None:
 
 
 def test_an_invalid_chunk_in_an_answer_breaks_it(stage: Stage) -> None:
+    passed_on = threading.Event()
+
     def script(wire: Wire) -> None:
         wire.request()
         wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
-        elapse_blocking(0.1, "the proxy passes the first chunk on")
+        assert passed_on.wait(30)
         wire.send(b"zz\r\n")
         wire.quiet(1)
 
@@ -140,6 +143,7 @@ def test_an_invalid_chunk_in_an_answer_breaks_it(stage: Stage) -> None:
         client.send(get())
         client.head()
         assert client.chunk() == b"ok"
+        passed_on.set()
         assert client.ended(2)
 
 
@@ -337,13 +341,18 @@ def test_no_more_attempts_than_allowed(stage: Stage) -> None:
     assert len(seen) == 1
 
 
-def closing_after_the_first(seen: list[Message], go: threading.Event) -> object:
-    """Answer one request, then end the idle connection once `go` is set."""
+def closing_after_the_first(
+    seen: list[Message], go: threading.Event, closed: threading.Event
+) -> Script:
+    """Answer one request, then end the idle connection once `go` is set, and set `closed`."""
 
     def script(wire: Wire) -> None:
         seen.append(wire.request())
         wire.send(OK)
-        go.wait(5)
+        assert go.wait(30)
+        go.clear()
+        wire.close()
+        closed.set()
 
     return script
 
@@ -351,15 +360,15 @@ def closing_after_the_first(seen: list[Message], go: threading.Event) -> object:
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 def test_a_closed_idle_connection_is_replaced(stage: Stage, method: bytes) -> None:
     seen: list[Message] = []
-    go = threading.Event()
-    scene = stage.scene(closing_after_the_first(seen, go))  # type: ignore[arg-type]
+    go, closed = threading.Event(), threading.Event()
+    scene = stage.scene(closing_after_the_first(seen, go, closed))
     with scene.proxy.connect() as client:
         for number in range(10):
-            go.clear()
             client.send(get(b"/%d" % number, b"Content-Length: 0", method=method))
             assert client.response().body == b"ok"
             go.set()
-            elapse_blocking(0.03, "the proxy may notice that the origin closed the connection")
+            assert closed.wait(30)
+            closed.clear()
     assert [message.start.split()[1] for message in seen] == [b"/%d" % n for n in range(10)]
 
 

@@ -1,6 +1,7 @@
 """Bodies are streamed: early, unbuffered, in both directions, with constant memory, and they end if
 either side ends."""
 
+import statistics
 import threading
 import time
 
@@ -91,7 +92,7 @@ def test_uploads_are_streamed_to_the_origin(stage: Stage, framing: str) -> None:
 
 
 def test_small_chunks_are_not_buffered(stage: Stage) -> None:
-    """Each chunk is sent only after the one before has arrived, so delays would add up."""
+    """Each chunk is sent only after the one before has arrived."""
     arrived = threading.Semaphore(0)
     count = 50
 
@@ -106,14 +107,17 @@ def test_small_chunks_are_not_buffered(stage: Stage) -> None:
     with stage.scene(script).proxy.connect() as client:
         client.send(get())
         client.head()
-        begin = time.monotonic()
+        took = []
         for number in range(count):
+            begin = time.monotonic()
             assert client.chunk() == b"%03d" % number
+            took.append(time.monotonic() - begin)
             arrived.release()
-        each = (time.monotonic() - begin) / count
-        print(f"{each * 1e3:.2f} ms a chunk")
+        # A buffer delays every chunk (Nagle's algorithm by 40 ms), a busy machine some of them.
+        quarter, median, _ = statistics.quantiles(took, n=4)
+        print(f"{quarter * 1e3:.2f} ms a chunk in the quickest quarter, median {median * 1e3:.2f}")
         assert client.chunk() == b""
-        assert each < 0.005 * BOUND
+        assert quarter < 0.005 * BOUND
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked", "until close"])

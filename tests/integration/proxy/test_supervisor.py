@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from proxy.ipc.config import ChildConfig, SupervisorConfig
+from proxy.supervisor import snapshot_file
 from proxy.wire.report import (
     SUPERVISOR,
     Ack,
@@ -37,6 +38,12 @@ def config(state: Path, **more: object) -> SupervisorConfig:
 
 def feed(state: Path) -> Path:
     return state / "feed.sock"
+
+
+def stored(state: Path) -> Generation | None:
+    """Return the generation on disk. A thread writes it after the workers have acked."""
+    found = snapshot_file.load(state / "snapshot.bin")
+    return found and found.generation
 
 
 async def test_a_publish_is_acked_by_every_worker(tmp_path: Path) -> None:
@@ -135,6 +142,7 @@ async def test_an_invalid_snapshot_is_refused_and_the_old_one_serves(
                 client.publish(good, bad)
                 await client.all_acked(good.generation)
                 assert await fetch(address) == (200, "two /")
+                await wait_until(lambda: stored(tmp_path) == good.generation, 5, "stored")
                 client.publish(poison(4, one.port), good)
                 await wait_until(lambda: len(client.of(SnapshotRefused)) == 5, 5, "refused again")
             running.signal(signal.SIGKILL)
@@ -151,7 +159,7 @@ async def test_the_last_snapshot_survives_the_supervisor(tmp_path: Path) -> None
             async with control(feed(tmp_path)) as client:
                 client.publish(snapshot(4, behind.port))
                 await client.all_acked(Generation(1, 4))
-                await wait_until((tmp_path / "snapshot.bin").exists, 5, "stored")
+                await wait_until(lambda: stored(tmp_path) == Generation(1, 4), 5, "stored")
         with supervised(tmp_path, config(tmp_path)) as again:
             await again.listening()
             async with control(feed(tmp_path)) as client:
