@@ -1,10 +1,10 @@
 """A replica for tests. Standard library only, so that it runs in a bare image.
 
 Listens on $PORT, answers /healthz, drains on SIGTERM. `/?ms=N` takes N milliseconds of one of
-$CONCURRENCY slots; `/stream?seconds=N` sends an event each 100 ms, `/download?seconds=N&bytes=M`
-a body piece by piece. Each answer carries $VERSION. `/_times` answers with the Unix times of the
-first good probe and the first other request. `/_unhealthy`, `/_unready?for=now` and
-`/_eat?mb=N` (memory) damage it.
+$CONCURRENCY slots; `/stream?seconds=N` sends an event each 100 ms, with `&until=FILE` only
+until that file exists; `/download?seconds=N&bytes=M` sends a body piece by piece. Each answer
+carries $VERSION. `/_times` answers with the Unix times of the first good probe and the first other
+request. `/_unhealthy`, `/_unready?for=now` and `/_eat?mb=N` (memory) damage it.
 $FAULT: `never-healthy`, `slow-start` (2 s), `crash` (after 5 s), `exit` (at once),
 `errors` (5 % of the answers are 500), `slow` (three times as slow).
 """
@@ -67,7 +67,7 @@ class Origin:
                 self.first_probe = self.first_probe or time.time()
             self.plain(writer, 503 if self.unhealthy else 200, {"ok": not self.unhealthy})
         elif url.path == "/stream":
-            await self.stream(float(query.get("seconds", "1")), writer)
+            await self.stream(float(query.get("seconds", "1")), query.get("until", ""), writer)
         elif url.path == "/download":
             await self.download(float(query["seconds"]), int(query["bytes"]), writer)
         elif url.path == "/_unhealthy":
@@ -101,12 +101,14 @@ class Origin:
             % (status, len(text), close, text)
         )
 
-    async def stream(self, seconds: float, writer: asyncio.StreamWriter) -> None:
+    async def stream(self, seconds: float, until: str, writer: asyncio.StreamWriter) -> None:
         writer.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         for number in range(int(seconds * 10)):
+            if until and os.path.exists(until):
+                break
             event = b"data: %d\n\n" % number
             writer.write(b"%x\r\n%b\r\n" % (len(event), event))
             await writer.drain()

@@ -18,7 +18,7 @@ async def test_explain_now_in_the_past_and_after_a_restart() -> None:
         await up(mesh, web=f"{{routes: [/], scale: {scale}}}")
         await elapse(2.5, "decisions without load are recorded once a second")
         calm = time.strftime("%Y-%m-%dT%H:%M:%S")
-        async with Load(mesh.address, 60, 12, path="/?ms=100"):
+        async with Load(mesh.address, 60, 130, path="/?ms=100"):
             await mesh.until("web", lambda s: s["wanted"] >= 3, 30)
             await elapse(2.0, "decisions under load are recorded once a second")
         shown = (await mesh.run("explain", "web")).out

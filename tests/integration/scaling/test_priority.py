@@ -9,7 +9,7 @@ from tests.support.mesh import service_text
 from tests.support.scaled import events_of_kind, scaled_mesh
 from tests.support.waiting import elapse
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 async def test_the_higher_priority_service_gets_the_capacity() -> None:
@@ -26,9 +26,9 @@ async def test_the_higher_priority_service_gets_the_capacity() -> None:
         done = await mesh.up(text)
         assert done.code == 0, done.out + done.err
         await elapse(6.0, "the mesh lists the nodes every five seconds")
-        async with Load(mesh.address, 60, 30, path="/batch?ms=100"):
+        async with Load(mesh.address, 60, 330, path="/batch?ms=100"):
             await mesh.until("batch", lambda s: s["ready"] == 5, 20)
-            async with Load(mesh.address, 60, 20, path="/shop?ms=100"):
+            async with Load(mesh.address, 60, 250, path="/shop?ms=100"):
                 await mesh.until("shop", lambda s: s["ready"] >= 4, 30)
                 await mesh.until("batch", lambda s: s["wanted"] <= 2, 30)
         short = [event["text"] for event in await events_of_kind(mesh, "scale.short")]

@@ -30,7 +30,7 @@ async def test_an_idle_service_scales_to_zero_and_a_burst_starts_enough_replicas
     ((status, _),) = await get_all(mesh, "/", 1)
     first = time.monotonic() - began
     assert status == 200
-    assert first < 5 * 1.0
+    assert first < 20.0
     await mesh.until("web", lambda s: s["wanted"] == 0 and not s["replicas"], 30)
 
     began = time.monotonic()
