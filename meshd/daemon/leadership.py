@@ -1,9 +1,12 @@
 """One of several control processes leads; the others stand by.
 
 `Daemon` waits in `acquire` until it leads, then runs its parts next to `keep`, which renews the
-lease and stores what the next leader needs. Decisions are in `meshd.runtime.lease` (pure);
-`LeaseKeeper` is where the runtime keeps the lease. `remaining` limits every call that changes
-anything on the runtime.
+lease and stores what the next leader needs; `hand_over` ends that in order. Decisions are in
+`meshd.runtime.lease` (pure); `LeaseKeeper` is where the runtime keeps the lease, `SharedState` is
+the state of this process. `remaining` limits every call that changes anything on the runtime.
+
+The state of the leader before is taken over before the lease is, and the write of the lease names
+the version with that state. So the holder of the lease has the state, wherever a takeover stops.
 """
 
 import asyncio
@@ -14,6 +17,7 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
+from meshd.model.errors import StoreWriteError
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.lease import (
     DURATION,
@@ -25,10 +29,15 @@ from meshd.runtime.lease import (
     next_record,
     remaining,
 )
+from meshd.store.schema import SchemaTooNew
 
 _log = structlog.stdlib.get_logger(__name__)
-RELEASE_SECONDS: Final = 2.0
-"""Seconds for the release of the lease. Without it, the lease expires soon after."""
+HAND_OVER_SECONDS: Final = DURATION
+"""Seconds for the hand-over of the lease. Without it, the lease has expired by then."""
+LOAD_SECONDS: Final = 10.0
+"""Seconds to load the state of the leader before."""
+LONGEST_PAUSE: Final = 2.0
+"""The most seconds between two attempts to take over that fail for the same reason."""
 NEVER: Final = float("-inf")
 
 
@@ -60,10 +69,26 @@ class LeaseKeeper(Protocol):
         """Remove all stored states but this one."""
 
 
+class SharedState(Protocol):
+    """The state of this process, as far as the next leader needs it."""
+
+    def token(self) -> int:
+        """Return the token of the last lease up to which the state is current; 0: of none."""
+
+    def dump(self) -> bytes:
+        """Return the state; equal for equal states."""
+
+    def take_over(self, content: bytes | None, token: int) -> None:
+        """Replace the state by that of the leader before (None: keep it), and note that it is
+        current up to the lease with `token`, both or nothing. Raises SchemaTooNew if a later
+        version wrote it, StoreWriteError."""
+
+
 class Leadership:
     """The lease of one control process, which is `me` on `host`.
 
     - `leader`: the host that leads, as far as this process knows; empty: unknown.
+    - `problem`: why this process cannot take over from a leader that is gone; empty: it can.
     """
 
     def __init__(
@@ -74,6 +99,7 @@ class Leadership:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.leader = ""
+        self.problem = ""
         self._keeper = keeper
         self._me = me
         self._host = host
@@ -83,7 +109,7 @@ class Leadership:
         self._renewed_at = NEVER
         self._found: LeaseRecord | None = None
         self._changed_at = clock()
-        self._saved = b""
+        self._saved: bytes | None = None
 
     @property
     def found(self) -> LeaseRecord | None:
@@ -102,24 +128,70 @@ class Leadership:
             return 0.0
         return remaining(self._renewed_at, self._clock())
 
-    async def acquire(self) -> bytes | None:
-        """Stand by until this process leads. Return the state of the leader before, None if that
-        was this process or nothing is stored."""
+    async def acquire(self, state: SharedState) -> None:
+        """Stand by until this process leads; `state` is then that of the leader before, or newer.
+        Raises LeaseLost if this process led before."""
+        pause = RENEW_PAUSE
         while True:
             try:
                 async with asyncio.timeout(DURATION):
                     before = await self._look()
-                action = decide(
-                    self._state, self._me, self._token, before, self._clock() - self._changed_at
-                )
-                if action is not LeaseAction.WAIT and await self._write(before):
-                    self._state = LeaseState.LEADING
-                    if before is None or before.holder == self._me or not before.records:
-                        return None
-                    return await self._keeper.load(before.records)
             except (RuntimeFailure, TimeoutError) as error:
                 _log.info("the lease is not known", reason=str(error))
-            await asyncio.sleep(RENEW_PAUSE)
+            else:
+                unchanged = self._clock() - self._changed_at
+                action = decide(self._state, self._me, state.token(), before, unchanged)
+                if action is LeaseAction.STOP:
+                    raise LeaseLost("this process led before")
+                if action is LeaseAction.WAIT:
+                    self.problem = ""
+                elif await self._take(state, before, action):
+                    return
+                pause = min(2 * pause, LONGEST_PAUSE) if self.problem else RENEW_PAUSE
+            await asyncio.sleep(pause)
+
+    async def _take(
+        self, state: SharedState, before: LeaseRecord | None, action: LeaseAction
+    ) -> bool:
+        """Take over the state of the leader before, then the lease; return whether that
+        succeeded."""
+        try:
+            if action is not LeaseAction.RENEW:
+                await self._take_state(state, before, action)
+            async with asyncio.timeout(DURATION):
+                if not await self._write(before, action):
+                    return False
+        except (RuntimeFailure, TimeoutError, StoreWriteError, SchemaTooNew) as error:
+            reason = str(error) or "no answer in time"
+            if reason != self.problem:
+                _log.error("this process cannot lead", reason=reason)
+            self.problem = reason
+            return False
+        self._state, self.problem = LeaseState.LEADING, ""
+        return True
+
+    async def _take_state(
+        self, state: SharedState, before: LeaseRecord | None, action: LeaseAction
+    ) -> None:
+        token = next_record(before, action, self._me, self._host).token
+        if before is not None and before.records:
+            state.take_over(await self._load(before.records), token)
+            return
+        try:
+            state.take_over(None, token)
+        except StoreWriteError as error:  # the mesh heals with what it knows; see StateFile
+            _log.warning("the token of the lease is not stored", reason=str(error))
+
+    async def _load(self, place: str) -> bytes:
+        try:
+            async with asyncio.timeout(LOAD_SECONDS):
+                return await self._keeper.load(place)
+        except (RuntimeFailure, TimeoutError) as error:
+            reason = str(error) or "no answer in time"
+            raise RuntimeFailure(
+                f"the state of the leader before cannot be loaded: {reason}; "
+                "docs/many-machines.md says how to lead without it"
+            ) from error
 
     async def keep(self, dump: Callable[[], bytes]) -> None:
         """Renew the lease, and store what `dump` returns whenever it has changed. Raises LeaseLost
@@ -133,28 +205,42 @@ class Leadership:
                 _log.warning("the lease was not renewed", reason=str(error))
             await asyncio.sleep(RENEW_PAUSE)
 
-    async def release(self) -> None:
-        """Let another process lead at once: this one ends in order."""
-        if self._state is not LeaseState.LEADING:
+    async def hand_over(self, dump: Callable[[], bytes]) -> None:
+        """Store the last changes, and let another process lead at once, in one write: this one ends
+        in order. No effect if another one leads."""
+        if self._state is LeaseState.LEADING:
+            self._state = LeaseState.LOST
+        if not self._token:
             return
-        self._state = LeaseState.LOST
         try:
-            async with asyncio.timeout(RELEASE_SECONDS):
-                found = await self._look()
-                if found is not None and (found.holder, found.token) == (self._me, self._token):
-                    await self._keeper.write(msgspec.structs.replace(found, holder=""))
+            async with asyncio.timeout(HAND_OVER_SECONDS):
+                # More than once: a renewal that was given up may come in between.
+                while not await self._try_hand_over(dump()):
+                    pass
         except (RuntimeFailure, TimeoutError) as error:
-            _log.info("the lease was not released; it expires", reason=str(error))
+            _log.warning("the lease was not handed over; it expires", reason=str(error))
+
+    async def _try_hand_over(self, content: bytes) -> bool:
+        """Return whether this process holds the lease no more."""
+        found = await self._look()
+        if found is None or (found.holder, found.token) != (self._me, self._token):
+            return True
+        records = found.records
+        if content != self._saved:
+            records = await self._keeper.save(content)
+        return await self._keeper.write(msgspec.structs.replace(found, holder="", records=records))
 
     async def _renew(self, content: bytes) -> None:
         found = await self._look()
-        if decide(self._state, self._me, self._token, found, 0.0) is LeaseAction.STOP:
+        action = decide(self._state, self._me, self._token, found, 0.0)
+        if action is LeaseAction.STOP:
             self._state = LeaseState.LOST
             raise LeaseLost(f"{self.leader or 'another process'} leads now")
         records = ""
         if content != self._saved:
             records = await self._keeper.save(content)
-        if await self._write(found, records) and records:
+            self._saved = None  # until it is known that the lease names it
+        if await self._write(found, action, records) and records:
             self._saved = content
             await self._keeper.clean(records)
 
@@ -166,12 +252,15 @@ class Leadership:
         self.leader = found.host if found is not None and found.holder else ""
         return found
 
-    async def _write(self, before: LeaseRecord | None, records: str = "") -> bool:
+    async def _write(
+        self, before: LeaseRecord | None, action: LeaseAction, records: str = ""
+    ) -> bool:
         """Write the lease of this process. The time counts from before the request."""
         sent_at = self._clock()
-        record = next_record(before, self._state, self._me, self._host, records)
+        record = next_record(before, action, self._me, self._host, records)
+        self._token = record.token  # before the request, whose answer may be lost
         if not await self._keeper.write(record):
             return False
-        self._renewed_at, self._token = sent_at, record.token
+        self._renewed_at = sent_at
         self.leader = self._host
         return True

@@ -16,11 +16,19 @@ from meshd.model.errors import Rejected
 
 class StandbyControl:
     """The part of `meshd.api.port.Control` that a process has which stands by. `leader` returns the
-    host that leads, `end` ends this process."""
+    host that leads, `problem` why this process cannot take over from a leader that is gone, `end`
+    ends this process."""
 
-    def __init__(self, lease: str, leader: Callable[[], str], end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        lease: str,
+        leader: Callable[[], str],
+        problem: Callable[[], str],
+        end: Callable[[], None],
+    ) -> None:
         self._lease = lease
         self._leader = leader
+        self._problem = problem
         self._end = end
 
     def status(self) -> Status:
@@ -38,6 +46,9 @@ class StandbyControl:
 
     def reason(self) -> str:
         """Return why this process does nothing."""
+        problem = self._problem()
+        if problem:
+            return f"standing by: this meshd cannot take over lease {self._lease}: {problem}"
         leader = self._leader()
         if not leader:
             return f"standing by: it is not known yet who leads lease {self._lease}"

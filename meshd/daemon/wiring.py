@@ -89,8 +89,9 @@ from meshd.scaling.controller import ScalingController
 from meshd.scaling.prometheus_queries import PrometheusQueries
 from meshd.spec.model import Service
 from meshd.spec.model.acme import AcmeSettings
-from meshd.store import output_archive, presence, records
+from meshd.store import output_archive, presence
 from meshd.store.output_archive import OutputArchive
+from meshd.store.records import StoredState
 from meshd.store.store import Store
 from meshd.store.virtual_addresses import VirtualAddressLog
 from meshd.telemetry.call_edges import CallEdges
@@ -184,32 +185,45 @@ class Daemon:
         sqlite3.DatabaseError."""
         if not self._settings.lease:
             with self._stores.opened():
-                await self._run_parts(None)
+                await self._run_parts()
             return
         async with opened_leadership(self._settings) as (leadership, keeper):
             await self._stand_by(leadership, keeper)
             if self._end.is_set():
                 return
             with self._stores.opened():
-                await self._run_parts(leadership)
-            await leadership.release()
+                await self._lead(leadership)
 
-    async def _run_parts(self, leadership: Leadership | None) -> None:
+    async def _lead(self, leadership: Leadership) -> None:
+        """Run the parts, and hand the lease over with what they stored until their end."""
+        dump = StoredState(self._stores.store).dump
+        keeping = asyncio.create_task(leadership.keep(dump))
+        try:
+            await self._run_parts(leadership, keeping)
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+        await leadership.hand_over(dump)
+
+    async def _run_parts(
+        self, leadership: Leadership | None = None, keeping: "asyncio.Task[None] | None" = None
+    ) -> None:
         self._stores.store.forget_future(time.time())
         parts = Parts(
             self._settings, self._stores, self._ingest, self._counters, self.end, leadership
         )
-        await parts.run(self._end)
+        await parts.run(self._end, keeping)
 
     async def _stand_by(self, leadership: Leadership, keeper: LeaseKeeper) -> None:
-        """Hold the state and serve the API until this process leads or ends. Take over the state of
-        the leader before. Raises as `run` does."""
+        """Hold the state and serve the API until this process leads, with the state of the leader
+        before, or ends. Raises as `run` does."""
         store = Store(self._settings.state)  # the parts read theirs afterwards
         store.open()
         try:
-            before = await self._await_lease(leadership, keeper)
-            if before is not None:
-                records.restore(store, before)
+            state = StoredState(store)
+            await self._await_lease(leadership, keeper, state)
+            if self._end.is_set():
+                await leadership.hand_over(state.dump)
         finally:
             store.close()
 
@@ -220,21 +234,25 @@ class Daemon:
         else:
             self.end()
 
-    async def _await_lease(self, leadership: Leadership, keeper: LeaseKeeper) -> bytes | None:
-        """Serve the API, and feed the proxy from the leader, until this process leads or ends.
-        Return the state of the leader before; None: this process has its own."""
+    async def _await_lease(
+        self, leadership: Leadership, keeper: LeaseKeeper, state: StoredState
+    ) -> None:
+        """Serve the API, and feed the proxy from the leader, until this process leads or ends."""
         settings = self._settings
-        waiting = StandbyControl(settings.lease, lambda: leadership.leader, self._end_all)
+        waiting = StandbyControl(
+            settings.lease, lambda: leadership.leader, lambda: leadership.problem, self._end_all
+        )
         socket = settings.state / presence.API_SOCKET
         async with serve(cast("Control", waiting), socket, settings.metrics):
             signs = asyncio.create_task(send_signs_of_life(settings.watchdog))
-            acquired = asyncio.create_task(leadership.acquire())
+            acquired = asyncio.create_task(leadership.acquire(state))
             ended = asyncio.create_task(self._end.wait())
             feed = StandbyFeed(settings.state, leadership, keeper, settings.authority_file)
             fed = asyncio.create_task(feed.run())
             try:
                 await asyncio.wait([acquired, ended], return_when=asyncio.FIRST_COMPLETED)
-                return acquired.result() if acquired.done() else None
+                if acquired.done():
+                    acquired.result()
             finally:
                 for task in (signs, acquired, ended, fed):
                     task.cancel()
@@ -270,7 +288,6 @@ class Parts:
         end: Callable[[], None],
         leadership: Leadership | None = None,
     ) -> None:
-        self._leadership = leadership
         clock, store, events, wake = time.time, stores.store, stores.events, asyncio.Event()
         leads = (lambda: leadership.remaining() > 0) if leadership else (lambda: True)
         self._settings = settings
@@ -513,8 +530,17 @@ class Parts:
             clock=clock,
         )
 
-    async def run(self, end: asyncio.Event) -> None:
-        """Serve the API and run all parts until `end` is set. Raises ServeError."""
+    async def run(self, end: asyncio.Event, keeping: "asyncio.Task[None] | None" = None) -> None:
+        """Serve the API and run all parts until `end` is set. `keeping` keeps the lease, also while
+        the parts end; if it fails, so does this. Raises ServeError."""
+        try:
+            await self._serve(end, keeping)
+        finally:  # also if a part failed: its last events say why
+            with contextlib.suppress(StoreWriteError):
+                self._stores.events.flush()
+            await self._runtime.close()
+
+    async def _serve(self, end: asyncio.Event, keeping: "asyncio.Task[None] | None") -> None:
         settings = self._settings
         if settings.last_end:
             text = f"the control process was restarted; the one before: {settings.last_end}"
@@ -557,9 +583,8 @@ class Parts:
                 blocked = [blocked_port_of(address) for address in served]
                 self._firewall.block_ports(tuple(each for each in blocked if each is not None))
                 running.append(self._run_when_ready(self._firewall))
-            if self._leadership is not None:
-                store = self._stores.store
-                running.append(self._leadership.keep(lambda: records.dump(store)))
+            if keeping is not None:
+                running.append(_follow(keeping))
             if self._runtime.capabilities.swarm:
                 running.append(self._nodes.run())
             if isinstance(self._runtime, TakeoverRuntime):
@@ -571,9 +596,6 @@ class Parts:
             if self._enforcement is not None:
                 running.append(self._run_when_ready(self._enforcement))
             await _run_until(end, running)
-        with contextlib.suppress(StoreWriteError):
-            self._stores.events.flush()
-        await self._runtime.close()
 
     def _make_firewall(self, claims: ProjectClaims) -> HostFirewall | None:
         """Return the firewall between containers and the host; None on a runtime without
@@ -685,6 +707,11 @@ async def _run_until(end: asyncio.Event, running: list[Coroutine[Any, Any, None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _follow(task: "asyncio.Task[None]") -> None:
+    """Wait for a task that outlives this one."""
+    await asyncio.shield(task)
 
 
 async def _wait(end: asyncio.Event) -> None:

@@ -49,8 +49,11 @@ class LeaseAction(StrEnum):
 
     WAIT = "wait"
     CREATE = "create"
+    """Lead with its own state: there is no other one."""
     TAKE = "take"
+    """Lead with the state of the leader before, and with the next token."""
     RENEW = "renew"
+    """Lead with its own state and the same token."""
     STOP = "stop"
 
 
@@ -81,16 +84,21 @@ def decide(
 ) -> LeaseAction:
     """Return what a process does about the lease.
 
-    - `me`: its id; `token`: the one with which it leads.
+    - `me`: its id; `token`: the one with which it leads. While it stands by: the one up to which
+      its own state is current; 0: none.
     - `found`: the lease as it is now; None: there is none yet.
     - `unchanged`: seconds for which this process has seen the lease as it is now.
     """
     if state is LeaseState.LEADING:
         ours = found is not None and (found.holder, found.token) == (me, token)
         return LeaseAction.RENEW if ours else LeaseAction.STOP
+    if state is LeaseState.LOST:
+        return LeaseAction.STOP
     if found is None:
         return LeaseAction.CREATE
-    if found.holder in ("", me) or unchanged >= DURATION:
+    if found.holder == me and found.token <= token:
+        return LeaseAction.RENEW  # a process that led was started again: its state is the newest
+    if not found.holder or unchanged >= DURATION:
         return LeaseAction.TAKE
     return LeaseAction.WAIT
 
@@ -102,16 +110,16 @@ def remaining(renewed_at: float, now: float) -> float:
 
 
 def next_record(
-    found: LeaseRecord | None, state: LeaseState, me: str, host: str, records: str = ""
+    found: LeaseRecord | None, action: LeaseAction, me: str, host: str, records: str = ""
 ) -> LeaseRecord:
-    """Return the lease that a process in `state` writes: a renewal, or that of a new leader.
-    `records`: where its state is now; empty: as before."""
+    """Return the lease that a process writes to CREATE, TAKE or RENEW it. `records`: where its
+    state is now; empty: as before."""
     if found is None:
         return LeaseRecord(me, host, 1, 0, records)
     return LeaseRecord(
         holder=me,
         host=host,
-        token=found.token + (state is not LeaseState.LEADING),
+        token=found.token + (action is LeaseAction.TAKE),
         renewals=found.renewals + 1,
         records=records or found.records,
         version=found.version,

@@ -1,6 +1,6 @@
 """What another control process needs to continue where this one stopped, as bytes.
 
-`meshd.daemon.wiring` stores it with the lease of a Swarm, and restores it when another process
+`meshd.daemon.leadership` stores it with the lease of a Swarm, and restores it when another process
 takes over: projects, revisions, rollouts, overrides, numbers of the autoscaler, releases, tokens,
 joined nodes, the authority of the mesh and its identity. Events, decisions, traffic and jobs stay
 where they are.
@@ -29,6 +29,9 @@ TABLES: Final = (
     "node_proxy",
     "join_token",
 )
+_CURRENT: Final = "current_lease"
+"""The row of `meta` that says up to which lease the state is current. A host that led before has a
+state, but not what later leaders changed."""
 _IDENTITY: Final = ("instance", "secret", "authority_key", "authority_certificate")
 """The rows of `meta` that are shared; the others are about one host."""
 
@@ -46,10 +49,10 @@ def dump(store: Store) -> bytes:
     return zlib.compress(json.dumps(content, separators=(",", ":")).encode())
 
 
-def restore(store: Store, content: bytes) -> None:
-    """Replace the shared part of the state; one of an earlier version of meshd is migrated. The
-    store must be opened again afterwards. Raises SchemaTooNew if a later version wrote it,
-    StoreWriteError."""
+def restore(store: Store, content: bytes, token: int) -> None:
+    """Replace the shared part of the state, and note that it is current up to the lease with
+    `token`, both or nothing; a state of an earlier version of meshd is migrated. The store must be
+    opened again afterwards. Raises SchemaTooNew if a later version wrote it, StoreWriteError."""
     found = json.loads(zlib.decompress(content))
     if found["schema"] > len(MIGRATIONS):
         raise SchemaTooNew(
@@ -65,6 +68,24 @@ def restore(store: Store, content: bytes) -> None:
             _insert(database, name, tables[name])
         for key, value in found["identity"].items():
             database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _decode(value)))
+        _write_token(database, token)
+
+
+def note_token(store: Store, token: int) -> None:
+    """Note that the state as it is is current up to the lease with `token`. Raises
+    StoreWriteError."""
+    with store.transaction() as database:
+        _write_token(database, token)
+
+
+def read_token(store: Store) -> int:
+    """Return the token of the last lease up to which the state is current; 0: of none."""
+    row = store.database.execute("SELECT value FROM meta WHERE key = ?", (_CURRENT,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _write_token(database: sqlite3.Connection, token: int) -> None:
+    database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_CURRENT, token))
 
 
 def _migrate(tables: dict[str, Any], schema: int) -> dict[str, Any]:
@@ -83,6 +104,29 @@ def read_authority(content: bytes) -> tuple[str, str] | None:
     if "authority_key" not in identity:
         return None
     return str(identity["authority_key"]), str(identity["authority_certificate"])
+
+
+class StoredState:
+    """The shared part of a store's state, for `meshd.daemon.leadership`. The store must be opened
+    again after a takeover."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def token(self) -> int:
+        """See `read_token`."""
+        return read_token(self._store)
+
+    def dump(self) -> bytes:
+        """See `dump`."""
+        return dump(self._store)
+
+    def take_over(self, content: bytes | None, token: int) -> None:
+        """Replace the state (None: keep it) and note the token. Raises as `restore` does."""
+        if content is None:
+            note_token(self._store, token)
+        else:
+            restore(self._store, content, token)
 
 
 def _read_tables(database: sqlite3.Connection) -> dict[str, Any]:

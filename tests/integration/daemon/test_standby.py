@@ -23,8 +23,8 @@ SHOP = Project(name="shop", services=(Service(name="web", image="a"),))
 
 async def test_the_status_says_who_leads_and_the_rest_is_refused(tmp_path: Path) -> None:
     ended = asyncio.Event()
-    leaders = ["", "m1"]
-    control = StandbyControl("prod", lambda: leaders[0], ended.set)
+    leaders, problems = ["", "m1"], [""]
+    control = StandbyControl("prod", lambda: leaders[0], lambda: problems[0], ended.set)
     socket = tmp_path / "admin.sock"
     async with serve(control, socket, "127.0.0.1:0"), Client(socket) as client:  # type: ignore[arg-type]
         first = await client.status()
@@ -39,6 +39,11 @@ async def test_the_status_says_who_leads_and_the_rest_is_refused(tmp_path: Path)
         shown = await asyncio.to_thread(CliRunner().invoke, main, ["ps", "--state", str(tmp_path)])
         assert "standing by: m1 leads lease prod" in shown.output
         assert "stands by" in await client.metrics()
+        problems[0] = "upgrade meshd on this host"
+        found = (await client.status()).standby
+        assert found == (
+            "standing by: this meshd cannot take over lease prod: upgrade meshd on this host"
+        )
         await client.shutdown(False)
         await asyncio.wait_for(ended.wait(), 10)
     with pytest.raises(AttributeError):
@@ -51,7 +56,7 @@ async def test_up_waits_for_the_lease(
     monkeypatch.setattr("meshd.cli.foreground.DECISION_SECONDS", 0.0)
     monkeypatch.setattr("meshd.cli.foreground.STANDBY_POLL", 0.01)
     socket = tmp_path / "admin.sock"
-    standby = StandbyControl("prod", lambda: "m1", lambda: None)
+    standby = StandbyControl("prod", lambda: "m1", lambda: "", lambda: None)
     async with Client(socket) as client:
         run = ForegroundRun(client, None, None, 10.0, True)
         async with serve(standby, socket, "127.0.0.1:0"):  # type: ignore[arg-type]

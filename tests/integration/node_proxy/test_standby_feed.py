@@ -13,6 +13,7 @@ from meshd.daemon.standby_feed import StandbyFeed
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.lease import LeaseRecord
 from meshd.store.records import dump
+from tests.fakes.lease import StateOfProcess
 from tests.support.node_scene import Leader, Node, snapshot
 from tests.support.waiting import stays, wait_until
 
@@ -66,7 +67,10 @@ async def test_the_proxy_of_a_standby_follows_the_leader(
     leadership = Leadership(lease, "me", "M2")
     feed = StandbyFeed(node.folder, leadership, lease)
     await node.feed.open(node.folder / "feed.sock")
-    tasks = [asyncio.create_task(leadership.acquire()), asyncio.create_task(feed.run())]
+    tasks = [
+        asyncio.create_task(leadership.acquire(StateOfProcess())),
+        asyncio.create_task(feed.run()),
+    ]
     try:
         first.publisher.publish(snapshot("a"))
         second.publisher.publish(snapshot("b"))

@@ -91,7 +91,7 @@ def test_another_leader_takes_all_of_it_over(store: Store, tmp_path: Path) -> No
     (tmp_path / "other").mkdir()
     other = Store(tmp_path / "other")
     other.open()
-    restore(other, dump(store))
+    restore(other, dump(store), 1)
     taken = NodeProxyTable(other)
     assert taken.authority(unexpected) == ("key", "certificate")
     assert taken.nodes() == ["n1"]

@@ -10,7 +10,7 @@ import pytest
 
 from meshd.model.rollout import Override, RolloutState
 from meshd.spec.model import Project, Service
-from meshd.store.records import dump, restore
+from meshd.store.records import StoredState, dump, read_token, restore
 from meshd.store.schema import MIGRATIONS, SchemaTooNew, migrate
 from meshd.store.store import Store
 
@@ -41,7 +41,7 @@ def test_another_process_continues_with_the_same_state(stores: tuple[Store, Stor
     assert second.instance() != instance
     content = dump(first)
     assert content == dump(first)
-    restore(second, content)
+    restore(second, content, 4)
     second.close()
     second = Store(second.path.parent)
     second.open()
@@ -55,6 +55,21 @@ def test_another_process_continues_with_the_same_state(stores: tuple[Store, Stor
     assert (second.secret(), second.instance()) == (secret, instance)
     assert dump(second) == content
     second.close()
+
+
+def test_a_state_knows_up_to_which_lease_it_is_current(stores: tuple[Store, Store]) -> None:
+    first, second = (StoredState(store) for store in stores)
+    assert first.token() == 0
+    first.take_over(None, 1)
+    stores[0].deploy(SHOP, {"web": "r1"}, "me", "", 1.0)
+    content = first.dump()
+    second.take_over(content, 2)
+    assert (first.token(), second.token()) == (1, 2)
+    assert second.dump() == content, "the token is about one host"
+    for store in stores:
+        store.close()
+        store.open()
+    assert (first.token(), second.token()) == (1, 2)
 
 
 def test_the_state_of_an_earlier_version_is_migrated(stores: tuple[Store, Store]) -> None:
@@ -74,7 +89,7 @@ def test_the_state_of_an_earlier_version_is_migrated(stores: tuple[Store, Store]
     tables = {name: rows for name, rows in content["tables"].items() if name in existing}
     tables["rollout"] = [[rollout.get(column, 0) for column in columns]]
     earlier = {**content, "schema": EARLIER, "tables": tables}
-    restore(second, zlib.compress(json.dumps(earlier).encode()))
+    restore(second, zlib.compress(json.dumps(earlier).encode()), 4)
     second.close()
     second = Store(second.path.parent)
     second.open()
@@ -90,5 +105,6 @@ def test_the_state_of_a_later_version_is_refused(stores: tuple[Store, Store]) ->
     content = json.loads(zlib.decompress(dump(first)))
     later = {**content, "schema": len(MIGRATIONS) + 1}
     with pytest.raises(SchemaTooNew, match="upgrade meshd on this host"):
-        restore(second, zlib.compress(json.dumps(later).encode()))
+        restore(second, zlib.compress(json.dumps(later).encode()), 4)
+    assert read_token(second) == 0
     assert set(second.projects) == {"shop"}
