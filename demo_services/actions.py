@@ -127,7 +127,8 @@ async def kill(mesh: Mesh, observations: Observations) -> None:
     victim = ready_replicas(observations, "restaurants")[0]
     observations.note(f"demo: kill -9 {victim['name']}")
     killed = time.monotonic()
-    await mesh.set_fault(victim["address"], "crashing")
+    with contextlib.suppress(TimeoutError):  # it may crash a moment later
+        await mesh.set_fault(victim["address"], "crashing")
     while time.monotonic() - killed < HEAL_TIMEOUT:
         await asyncio.sleep(0.1)
         alive = {
@@ -143,16 +144,23 @@ async def kill(mesh: Mesh, observations: Observations) -> None:
 
 async def slow_down(mesh: Mesh, observations: Observations) -> None:
     """Make one replica of `restaurants` slow. The balancer should send it fewer requests."""
-    victim = ready_replicas(observations, "restaurants")[-1]
-    observations.note(f"demo: {victim['name']} becomes {SLOWDOWN} times slower")
-    await mesh.set_fault(victim["address"], "slow", SLOWDOWN)
+    for victim in reversed(ready_replicas(observations, "restaurants")):
+        try:
+            await mesh.set_fault(victim["address"], "slow", SLOWDOWN)
+        except REQUEST_ERRORS as error:
+            observations.note(f"demo: {victim['name']} does not take its fault: {error!r}")
+        else:
+            observations.note(f"demo: {victim['name']} becomes {SLOWDOWN} times slower")
+            return
 
 
 async def speed_up(mesh: Mesh, observations: Observations) -> None:
     """Remove the fault from every replica of `restaurants`."""
     for replica in ready_replicas(observations, "restaurants"):
-        with contextlib.suppress(aiohttp.ClientError):
+        try:
             await mesh.set_fault(replica["address"], "none")
+        except REQUEST_ERRORS as error:
+            observations.note(f"demo: {replica['name']} keeps its fault: {error!r}")
     observations.note("demo: the slow replica is fast again")
 
 

@@ -24,6 +24,7 @@ from demo_services import (
     scenario,
     tracking,
 )
+from demo_services.mesh import Mesh
 from demo_services.replica import Replica, Work
 
 
@@ -272,3 +273,31 @@ def test_the_report_says_whether_services_scaled(
     if samples:
         seen.replicas_ready = {"orders": samples, "payments": samples}
     assert actions.describe_scaling(seen, 90.0) == {"orders": text, "payments": text}
+
+
+class FaultyMesh(Mesh):
+    """A mesh whose replicas answer a change of their fault as `answers` says."""
+
+    def __init__(self, answers: dict[str, Exception | None]) -> None:
+        super().__init__(Path(), "process", "")
+        self.answers = answers
+        self.faults: dict[str, str] = {}
+
+    async def set_fault(self, address: str, mode: str, value: float = 1) -> None:
+        if error := self.answers[address]:
+            raise error
+        self.faults[address] = mode
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), aiohttp.ClientOSError("it has ended")])
+async def test_a_replica_that_does_not_answer_does_not_end_the_demo(error: Exception) -> None:
+    mesh = FaultyMesh({"a": None, "b": None, "c": error})
+    seen = actions.Observations(started=0.0)
+    replicas = [{"name": name, "address": name, "phase": "ready"} for name in "abc"]
+    seen.services = {"restaurants": {"replicas": replicas}}
+    await actions.slow_down(mesh, seen)
+    assert mesh.faults == {"b": "slow"}
+    assert "b becomes 6 times slower" in seen.lines[-1]
+    mesh.answers = {"a": error, "b": None, "c": None}
+    await actions.speed_up(mesh, seen)
+    assert mesh.faults == {"b": "none", "c": "none"}
