@@ -16,10 +16,10 @@ import os
 import secrets
 import socket
 import tarfile
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from aiohttp import ClientTimeout
 from yarl import URL
@@ -29,6 +29,8 @@ from meshd.runtime.base import RuntimeFailure, StartFailed, VolumeFailure
 from meshd.runtime.docker.claims import CLAIM
 from meshd.runtime.docker.engine import CONNECT_TIMEOUT, Engine, Info
 from meshd.spec import labels
+
+T = TypeVar("T")
 
 HELPER: Final = "meshd.volume"
 """Label on the container that gives access to a volume. It does not make a replica of it: labels of
@@ -52,6 +54,8 @@ TRAILER: Final = 1024
 """Bytes at the end of a complete tar, all zero (POSIX)."""
 PROBE_BYTES: Final = 8192
 """Bytes of a tar from which its first entries are read: some headers of 512 bytes each."""
+CUT_OFF_PATIENCE: Final = 10.0
+"""Seconds that a cancelled caller waits for the answer to its request."""
 COMPOSE_PROJECT: Final = "com.docker.compose.project"
 _ALIVE: Final = frozenset({"running", "paused", "restarting"})
 
@@ -192,8 +196,8 @@ class Volumes:
         what `data` raises; nothing is left behind then."""
         staged = f"{STAGED}.{name}"
         await self._delete(staged)
-        await self._create({"Name": staged, "Labels": {STAGED: name, OWNER: _owner()}})
         try:
+            await self._create({"Name": staged, "Labels": {STAGED: name, OWNER: _owner()}})
             await self._write(staged, name, data)
         except BaseException:
             await asyncio.shield(self._delete(staged))
@@ -363,12 +367,8 @@ class Volumes:
         name = f"meshd-volume-{secrets.token_hex(4)}"
         try:
             async with self._engine.request(otherwise=VolumeFailure) as docker:
-                made = asyncio.ensure_future(docker.containers.create(body, name=name))
-                try:
-                    await asyncio.shield(made)
-                finally:  # a request that is cut off creates the container all the same
-                    await asyncio.wait([made])
-            yield made.result().id
+                made = await _complete(docker.containers.create(body, name=name))
+            yield made.id
         finally:
             await asyncio.shield(self._remove_container(name))
 
@@ -403,7 +403,7 @@ class Volumes:
 
     async def _create(self, body: Info) -> None:
         async with self._engine.request(otherwise=VolumeFailure) as docker:
-            await docker.volumes.create(body)  # type: ignore[no-untyped-call]
+            await _complete(docker.volumes.create(body))  # type: ignore[no-untyped-call]
 
     async def _delete(self, name: str) -> None:
         """Delete a volume; no effect if it does not exist."""
@@ -419,6 +419,18 @@ class Volumes:
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
+
+
+async def _complete(request: Coroutine[Any, Any, T]) -> T:
+    """Await a request that creates something. A request that is cut off creates it all the same, so
+    a caller that is cancelled waits for the answer too, for `CUT_OFF_PATIENCE` at most: only then
+    can it be removed."""
+    made = asyncio.ensure_future(request)
+    try:
+        return await asyncio.shield(made)
+    finally:
+        await asyncio.wait([made], timeout=CUT_OFF_PATIENCE)
+        made.cancel()
 
 
 class _Watched:
