@@ -3,7 +3,6 @@
 Implements the API's `RolloutControl`. The reconciler carries the rollouts out.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from meshd.model.errors import NotFound, Rejected
@@ -19,8 +18,9 @@ from meshd.store.releases import KEPT, Releases
 from meshd.store.store import Store
 from meshd.telemetry.release_counts import ReleaseCounter
 
-BeginUndo = Callable[[Project, str], Awaitable[None]]
-"""Makes a project the desired state as an undo, in the name of a user."""
+BeginUndo = Callable[[str, Callable[[], Project], str], Awaitable[None]]
+"""Makes what the function returns the desired state of a project as an undo, in the name of a
+user. It calls the function once no other deployment is under way."""
 
 
 class RolloutManager:
@@ -43,7 +43,6 @@ class RolloutManager:
         self._reconciler = reconciler
         self._begin_undo = begin_undo
         self._clock = clock
-        self._undoing = asyncio.Lock()
 
     def releases(self, project: str, service: str, limit: int) -> Sequence[Release]:
         """See `RolloutControl.releases`."""
@@ -66,22 +65,26 @@ class RolloutManager:
 
     async def undo(self, project: str, service: str, to: int, who: str) -> Release:
         """See `RolloutControl.undo`."""
+        await self._begin_undo(project, lambda: self._restored(project, service, to), who)
+        return self._releases.of(f"{project}/{service}", 1)[0]
+
+    def _restored(self, project: str, service: str, to: int) -> Project:
+        """Return the stored project with an earlier release of a service; for `to` see
+        `choose_release`. Raises NotFound, Rejected."""
         key = f"{project}/{service}"
-        async with self._undoing:
-            rollout = self._rollout(key)
-            target = choose_release(rollout, self._releases.of(key, KEPT), to)
-            past = self._store.revision(key, target.revision)
-            stored = self._store.projects.get(project)
-            if past is None or stored is None:
-                raise Rejected(f"release {target.number} of {service} is no longer stored")
-            restored = restore(stored.project.service(service), past)
-            if not is_revision_of(target.revision, restored):
-                raise Rejected(f"release {target.number} was made by an earlier version of meshd")
-            services = tuple(
-                restored if each.name == service else each for each in stored.project.services
-            )
-            await self._begin_undo(stored.project.model_copy(update={"services": services}), who)
-        return self._releases.of(key, 1)[0]
+        rollout = self._rollout(key)
+        target = choose_release(rollout, self._releases.of(key, KEPT), to)
+        past = self._store.revision(key, target.revision)
+        stored = self._store.projects.get(project)
+        if past is None or stored is None:
+            raise Rejected(f"release {target.number} of {service} is no longer stored")
+        restored = restore(stored.project.service(service), past)
+        if not is_revision_of(target.revision, restored):
+            raise Rejected(f"release {target.number} was made by an earlier version of meshd")
+        services = tuple(
+            restored if each.name == service else each for each in stored.project.services
+        )
+        return stored.project.model_copy(update={"services": services})
 
     def pause(self, project: str, service: str, who: str) -> None:
         """See `RolloutControl.pause`."""

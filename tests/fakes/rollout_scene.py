@@ -115,8 +115,8 @@ class Scene:
         self.control.reconciler.request(ReloadDesired())
 
     def rollouts(self) -> RolloutManager:
-        async def begin(project: Project, who: str) -> None:
-            self.deploy(project, "undo")
+        async def begin(_: str, choose: Callable[[], Project], who: str) -> None:
+            self.deploy(choose(), "undo")
 
         store = self.control.store
         releases = Releases(store)

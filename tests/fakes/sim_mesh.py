@@ -56,6 +56,7 @@ class Control:
             start_slots=start_slots,
         )
         self.reconciler = life.reconciler
+        self.claims = life.claims
         plane.connect(life.publisher)
         self._plane = plane
         self._tasks = [

@@ -5,8 +5,11 @@ prepare images and networks; then the project is stored, and the reconciler does
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal
+
+import structlog
 
 from meshd.api.dto import PlanPreview
 from meshd.control.deploy.admission import Admission
@@ -28,13 +31,34 @@ from meshd.spec.model import Project
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 
+_log = structlog.stdlib.get_logger(__name__)
 POLL: Final = 0.05
 """Seconds between two looks at whether a project is gone."""
 _VERBS: Final = {"deploy": "deployed", "undo": "rolled back"}
 
 
+class PendingDeployment:
+    """A deployment from its request until it is stored or rejected. `is_overtaken`: its project
+    was taken down meanwhile."""
+
+    __slots__ = ("is_overtaken", "project")
+
+    def __init__(self, project: str) -> None:
+        self.project = project
+        self.is_overtaken = False
+
+    def check(self) -> None:
+        """Raise Rejected if the project was taken down: the later request counts."""
+        if self.is_overtaken:
+            raise Rejected(
+                f"project {self.project} was taken down while this deployment was being prepared; "
+                "deploy it again to have it run"
+            )
+
+
 class Deployments:
-    """Begins one deployment at a time, and stores it once everything it needs is prepared."""
+    """Begins one deployment at a time, and stores it once everything it needs is prepared. A
+    deployment whose client has gone continues, but not past a `down` of its project."""
 
     def __init__(
         self,
@@ -59,20 +83,27 @@ class Deployments:
         self._preview = preview
         self._clock = clock
         self._deploying = asyncio.Lock()
+        self._pending: list[PendingDeployment] = []
 
     async def deploy(self, project: Project, who: str, take_over: bool = False) -> None:
         """See `Control.deploy`. Images and networks are prepared first, so that a spec whose
         image is missing changes nothing."""
-        async with self._deploying:
-            await self._admission.check(project)
-            async with self._claims.deploying(project.name, take_over):
-                await self._begin(await self._resolve(project, fetch=True), who, "deploy")
+        with self._noted(project.name) as pending:
+            async with self._deploying:
+                await self._admission.check(project)
+                async with self._claims.deploying(project.name, take_over):
+                    project = await self._resolve(project, fetch=True)
+                    await self._begin(pending, project, who, "deploy")
 
-    async def undo(self, project: Project, who: str) -> None:
-        """Make a project with an earlier revision of a service the desired state."""
-        async with self._deploying:
-            await self._admission.check(project)
-            await self._begin(project, who, "undo")
+    async def undo(self, project: str, choose: Callable[[], Project], who: str) -> None:
+        """Make the project that `choose` returns the desired state: one with an earlier revision
+        of a service. It is called once no other deployment is under way, since it starts from
+        what is stored then. Raises Rejected, and what `choose` raises."""
+        with self._noted(project) as pending:
+            async with self._deploying:
+                chosen = choose()
+                await self._admission.check(chosen)
+                await self._begin(pending, chosen, who, "undo")
 
     async def plan(self, project: Project) -> PlanPreview:
         """See `Control.plan`."""
@@ -100,7 +131,13 @@ class Deployments:
         return PlanPreview("\n".join(lines), tuple(impact), unsupported, tuple(missing))
 
     async def down(self, project: str) -> None:
-        """See `Control.down`."""
+        """See `Control.down`. It overtakes the deployments of the project that were requested
+        before it."""
+        overtaken = [each for each in self._pending if each.project == project]
+        for each in overtaken:
+            each.is_overtaken = True
+        if overtaken and project not in self._store.projects:
+            return
         self._lookup.stored_project(project)
         if project in self._claims.held_elsewhere:
             self._store.forget(project)
@@ -109,14 +146,42 @@ class Deployments:
         self._store.leave(project)
         self._events.record(self._clock(), Kind.DOWN, "is being taken down", project=project)
         self._reconciler.request(RunPass())
-        while project in self._store.projects:  # noqa: ASYNC110 (state, not an event)
+        while self._is_leaving(project):  # noqa: ASYNC110 (state, not an event)
             await asyncio.sleep(POLL)
-        await self._claims.release(project)
+        if project not in self._store.projects:
+            await self._claims.release(project)
 
-    async def _begin(self, project: Project, who: str, how: Literal["deploy", "undo"]) -> None:
+    def _is_leaving(self, project: str) -> bool:
+        """Whether it is still being taken down. It may be stored again right after its end."""
+        stored = self._store.projects.get(project)
+        return stored is not None and stored.leaving
+
+    @contextlib.contextmanager
+    def _noted(self, project: str) -> Iterator[PendingDeployment]:
+        """Note a deployment as pending, also while it waits for another one."""
+        pending = PendingDeployment(project)
+        self._pending.append(pending)
+        try:
+            yield pending
+        finally:
+            self._pending.remove(pending)
+
+    async def _begin(
+        self,
+        pending: PendingDeployment,
+        project: Project,
+        who: str,
+        how: Literal["deploy", "undo"],
+    ) -> None:
         now = self._clock()
         revisions = {service.name: compute_revision(service) for service in project.services}
-        await self._prepare(project, revisions)
+        try:
+            await self._prepare(pending, project, revisions)
+        except Rejected as error:
+            if project.name not in self._store.projects:
+                await self._discard(project.name, error)
+            raise
+        # Nothing is awaited from the check in `_prepare` until the project is stored.
         operations = self._preview.operations(project, revisions, now)
         plan = "\n".join(str(operation) for each in operations for operation in each)
         begun = self._store.deploy(project, revisions, who, plan, now, how)
@@ -143,10 +208,13 @@ class Deployments:
             raise Rejected(str(error)) from error
         return project.model_copy(update={"services": pin_dependencies(services)})
 
-    async def _prepare(self, project: Project, revisions: dict[str, str]) -> None:
-        """Prepare every service. Raises Rejected with the service and the reason."""
-        fresh = project.name not in self._store.projects
+    async def _prepare(
+        self, pending: PendingDeployment, project: Project, revisions: dict[str, str]
+    ) -> None:
+        """Prepare every service. Raises Rejected with the service and the reason, or because the
+        project was taken down."""
         for service in project.services:
+            pending.check()
             request = PrepareService(
                 project=project.name,
                 spec=service,
@@ -157,12 +225,21 @@ class Deployments:
             try:
                 await self._reconciler.request(request)
             except RuntimeFailure as error:
-                if fresh:
-                    cause = "its deployment was rejected"
-                    await self._reconciler.request(ForgetProject(project=project.name, cause=cause))
                 text = str(error)
                 named = text.startswith("service ")
                 raise Rejected(text if named else f"service {service.name}: {text}") from error
+        pending.check()
+
+    async def _discard(self, project: str, error: Rejected) -> None:
+        """Remove what was prepared for a project that is not stored. What cannot be removed is
+        logged: the reason for the rejection counts more."""
+        cause = "its deployment was rejected"
+        try:
+            await self._reconciler.request(ForgetProject(project=project, cause=cause))
+        except RuntimeFailure as failure:
+            _log.warning(
+                "what was prepared is left", project=project, reason=str(failure), after=str(error)
+            )
 
 
 def _list(names: Sequence[str]) -> str:

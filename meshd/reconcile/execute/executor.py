@@ -263,6 +263,8 @@ class Executor:
                 except ReplicaNotFound:
                     _log.debug("replica does not exist any more", replica=operation.name)
             case ForgetProject():
+                prefix = f"{operation.project}/"  # its networks end
+                self._prepared = {v for v in self._prepared if not v[0].startswith(prefix)}
                 await self._runtime.teardown(operation.project)
                 self._gateways.forget(operation.project)
             case StartJob():

@@ -118,7 +118,8 @@ class OperationResults:
                 if replica is not None and result.lines:
                     self._keep_lines(replica, memory, tuple(result.lines))
             case ForgetProject():
-                if error is None:
+                stored = self._store.projects.get(operation.project)
+                if error is None and stored is not None and stored.leaving:
                     self._store.forget(operation.project)
                     self._events.record(now, Kind.DOWN, "is down", project=operation.project)
         if result.hook_failure and replica is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from meshd.model.operation import PrepareService, StartReplica, Urgency
+from meshd.model.operation import ForgetProject, PrepareService, StartReplica, Urgency
 from meshd.model.runtime import ReplicaSpec
 from meshd.reconcile.execute.executor import CONCURRENT_STARTS, Executor
 from meshd.runtime.base import ImageMissing
@@ -34,6 +34,9 @@ class PrunedRuntime:
             raise ImageMissing("the registry does not have it")
         self.present = True
 
+    async def teardown(self, project: str) -> None:
+        self.calls.append("teardown")
+
     async def start(self, replica: ReplicaSpec) -> str:
         self.calls.append("start")
         if not self.present:
@@ -53,6 +56,7 @@ class KnownSpec:
 
 class NoGateways:
     async def discover(self, *_: object) -> None: ...
+    def forget(self, project: str) -> None: ...
 
 
 def executor_of(runtime: PrunedRuntime) -> Executor:
@@ -77,6 +81,16 @@ async def test_an_image_that_cannot_be_pulled_again_is_reported() -> None:
     with pytest.raises(ImageMissing, match="the registry does not have it"):
         await executor.perform(START)
     assert executor.prepared == frozenset()
+
+
+async def test_a_project_that_was_taken_down_is_prepared_again() -> None:
+    runtime = PrunedRuntime(obtainable=True)
+    executor = executor_of(runtime)
+    shop = PrepareService(project="shop", spec=WEB, revision="r1", cause="deploy")
+    other = PrepareService(project="shop2", spec=WEB, revision="r1", cause="deploy")
+    for operation in (shop, other, ForgetProject(project="shop", cause="down"), other, shop):
+        await executor.perform(operation)
+    assert runtime.calls == ["prepare", "prepare", "teardown", "prepare"]
 
 
 async def test_a_copy_of_an_adopted_container_is_not_prepared() -> None:
