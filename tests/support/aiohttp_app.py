@@ -66,7 +66,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     await answer.prepare(request)
     for number in range(5):
         await answer.write(b"data: %d\n\n" % number)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
     await answer.write(b"data: end\n\n")
     return answer
 

@@ -54,7 +54,7 @@ async def _request(scope: Scope, receive: Receive, send: Send) -> None:
         await start(200, content_type="text/event-stream")
         for number in range(5):
             await body(b"data: %d\n\n" % number, more=True)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
         await body(b"data: end\n\n")
     elif path == "/gzip":
         packed = gzip.compress(MIB, mtime=0)

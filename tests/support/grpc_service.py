@@ -62,7 +62,8 @@ class EchoService:
         _answer(context)
 
     def wait(self, request: bytes, context: Context) -> Iterator[bytes]:
-        context.add_callback(self.cancelled.set)
+        if not context.add_callback(self.cancelled.set):  # the call has ended already
+            self.cancelled.set()
         yield b"waiting"
         while context.is_active():
             time.sleep(0.01)

@@ -18,7 +18,7 @@ async function answer(request, response) {
     response.writeHead(200, { "Content-Type": "text/event-stream" });
     for (let number = 0; number < 5; number++) {
       response.write(`data: ${number}\n\n`);
-      await pause(50);
+      await pause(200);
     }
     response.end("data: end\n\n");
   } else if (url.pathname === "/gzip") {

@@ -42,7 +42,7 @@ def slow(wire: Wire) -> None:
 
 def counted(admin: int, name: str, labels: str = "") -> float:
     """Return the sum of a metric."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=60) as answer:
         text = answer.read().decode()
     pattern = rf"^{name}(?:_total)?{{.*{re.escape(labels)}.*}} (\S+)$"
     return sum(float(value) for value in re.findall(pattern, text, re.MULTILINE))

@@ -47,12 +47,19 @@ def install(s: Scene, origins: list[Origin], *, failed: int = 0, **config: objec
 
 async def ask_until_hanging(s: Scene, hanging: Origin, request: bytes) -> Client:
     """Send requests until the origin that hangs has one; return its client."""
-    before = len(hanging.visits)
+    before = requests(hanging)
     while True:
+        arrived = requests(*s.origins)
         client = await s.ask(request)
-        await elapse(0.05, "the request arrives")
-        if len(hanging.visits) > before:
+        await wait_until(lambda seen=arrived: requests(*s.origins) == seen + 1)  # type: ignore[misc]
+        if requests(hanging) > before:
             return client
+
+
+def requests(*origins: Origin) -> int:
+    """Return how many requests have arrived at the origins."""
+    visits = [visit for origin in origins for visit in origin.visits]
+    return sum(visit.raw.count(b" HTTP/1.1\r\n") for visit in visits)
 
 
 @on_uvloop

@@ -214,17 +214,19 @@ async def test_limits_of_a_request(
 
 async def test_limits_and_a_queue(started: Start, tmp_path: Path) -> None:
     (origin,) = await started(silent)
-    text = "limits: {endpoint_in_flight: 1, pending: 1, pending_timeout: 400ms}\n"
+    text = "limits: {endpoint_in_flight: 1, pending: 1, pending_timeout: 2s}\n"
     async with front(tmp_path, text, origin) as address:
         first = await connect(address)
         await first.send(get())
         await wait_until(lambda: bool(origin.visits and origin.visits[0].raw), 5, "asked")
-        waiting = asyncio.create_task(ask(address, get()))
-        await elapse(0.1, "the second request is in the queue")
-        shed = await ask(address, get("/", "Accept: application/json"))
-        assert (shed[0], json.loads(shed[2])["reason"]) == (503, "too many requests wait already")
-        assert (await waiting)[0] == 503
-        assert b"no replica had room in time" in (await waiting)[2]
+        request = get("/", "Accept: application/json")
+        # One of them is in the queue as the other arrives.
+        others = [asyncio.create_task(ask(address, request)) for _ in range(2)]
+        refusals = [await each for each in asyncio.as_completed(others)]
+        assert [(status, json.loads(body)["reason"]) for status, _, body in refusals] == [
+            (503, "too many requests wait already"),
+            (503, "no replica had room in time"),
+        ]
         first.close()
 
 
@@ -250,7 +252,7 @@ async def until_closed(visit: Visit) -> None:
 
 async def test_idle_connections_are_closed(started: Start, tmp_path: Path) -> None:
     (origin,) = await started(until_closed)
-    text = "timeouts: {keep_alive: 300ms, head: 400ms, tunnel: 300ms, pool: 500ms}\n"
+    text = "timeouts: {keep_alive: 300ms, head: 2s, tunnel: 300ms, pool: 500ms}\n"
     async with front(tmp_path, text, origin) as address:
         begun = time.monotonic()
         idle, slow, tunnel, nothing = [await connect(address) for _ in range(4)]
@@ -264,7 +266,7 @@ async def test_idle_connections_are_closed(started: Start, tmp_path: Path) -> No
         assert time.monotonic() - begun >= 0.3
         assert (await slow.rest()).startswith(b"HTTP/1.1 408 ")
         assert await nothing.rest() == b""
-        assert time.monotonic() - begun >= 0.4
+        assert time.monotonic() - begun >= 2.0
         await wait_until(
             lambda: all(v.closed.is_set() for v in origin.visits), 5, "left by the pool"
         )

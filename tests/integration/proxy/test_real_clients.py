@@ -201,7 +201,8 @@ async def test_aiohttp(serve: Serve, origin: str) -> None:
 
 @APPS
 async def test_httpx(serve: Serve, origin: str) -> None:
-    async with httpx.AsyncClient(base_url=f"http://{serve(origin).address}") as client:
+    base = f"http://{serve(origin).address}"
+    async with httpx.AsyncClient(base_url=base, timeout=60) as client:
         assert (await client.get("/echo?a=b")).json()["target"] == "/echo?a=b"
         assert (await client.post("/echo", content=BODY)).json()["sha256"] == DIGEST
         found = (await client.put("/echo", content=pieces())).json()
@@ -352,7 +353,7 @@ async def open_once(served: Served, url: str, folder: Path, *options: str) -> di
         )  # fmt: skip
     found: dict[str, Any] = {}
     try:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
 
             async def reported() -> bool:
                 nonlocal found
