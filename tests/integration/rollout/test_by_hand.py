@@ -61,8 +61,8 @@ async def test_a_failed_hook_stops_a_rollout_and_undo_restores_a_release(mesh: T
         releases[3]["revision"],
         "environment VERSION",
     )
-    status = await mesh.service("web")
-    assert [r["revision"] for r in status["replicas"]] == [releases[3]["revision"]]
+    restored = [releases[3]["revision"]]
+    await mesh.until("web", lambda s: [r["revision"] for r in s["replicas"]] == restored, 20)
     assert await mesh.run("rollout", "pause", "web") == CommandResult(
         1, "", "meshd: web has no rollout in progress\n"
     )
