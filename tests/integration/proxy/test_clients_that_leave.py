@@ -63,7 +63,7 @@ async def delayed(s: Scene) -> Callable[[], bool]:
 async def asked_about(s: Scene) -> Callable[[], bool]:
     """Held by a filter of the route, before the service counts it."""
     origin, auth = await s.origin(silent), await s.origin(silent)
-    filters = Filters(forward_auth=ForwardAuth("auth", timeout=0.5))
+    filters = Filters(forward_auth=ForwardAuth("auth", timeout=2.0))
     s.install(service(origin), service(auth, name="auth"), routes=(route(filters=filters),))
     return lambda: len(auth.visits) == len(PATHS)
 

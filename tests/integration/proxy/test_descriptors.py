@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import itertools
 import re
 import socket
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,8 +159,9 @@ class Shortage:
 async def test_a_request_waits_for_a_descriptor(
     request_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines: list[str] = []
-    async with scene({"on_problem": lines.append}) as s:
+    lines: list[tuple[float, str]] = []
+    note = {"on_problem": lambda text: lines.append((time.monotonic(), text))}
+    async with scene(note) as s:
         await s.serve(answers(OK))
         Shortage(monkeypatch, 5)
         client = await s.ask(request_bytes)
@@ -167,8 +170,10 @@ async def test_a_request_waits_for_a_descriptor(
         assert (report.retries, report.failures) == (0, {})
         assert [endpoint.failed for endpoint in report.endpoints] == [0]
         assert s.plane.descriptors.shortages == 5
-        (line,) = lines
-        assert "no file descriptor" in line
+        assert lines
+        assert all("no file descriptor" in text for _, text in lines)
+        times = [at for at, _ in lines]
+        assert all(later - earlier > 0.9 for earlier, later in itertools.pairwise(times))
 
 
 @on_uvloop

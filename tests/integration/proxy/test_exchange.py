@@ -391,7 +391,7 @@ async def test_a_drain_ends_requests_and_keeps_tunnels_until_their_time() -> Non
         await visit.wait_closed()
 
     async with scene() as s:
-        shop = service(await s.origin(tunnel_to(read)), drain_tunnels=0.6)
+        shop = service(await s.origin(tunnel_to(read)), drain_tunnels=2.0)
         slow = service(await s.origin(hang), name="slow")
         s.install(
             shop,

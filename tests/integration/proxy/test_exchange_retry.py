@@ -175,7 +175,7 @@ async def test_an_endpoint_with_consecutive_failures_is_ejected_and_probed() -> 
             service(
                 *origins,
                 balance=Balance("round-robin"),
-                ejection=Ejection(consecutive=3, base=0.3),
+                ejection=Ejection(consecutive=3, base=1.0),
             )
         )
         client = await s.client()

@@ -1,5 +1,6 @@
 """Hedged requests: a second attempt if the first is slow, and never two answers."""
 
+import asyncio
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -95,23 +96,38 @@ async def test_the_hedge_answers_if_the_first_attempt_is_slow() -> None:
 
 @on_uvloop
 async def test_the_first_attempt_wins_if_it_answers_first() -> None:
+    hedged = asyncio.Event()
+
+    async def first(visit: Visit) -> None:
+        await visit.head()
+        await hedged.wait()
+        await visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
+        await visit.wait_closed()
+
+    async def second(visit: Visit) -> None:
+        await visit.head()
+        hedged.set()
+        await visit.wait_closed()
+
     async with scene() as s:
-        _, second = await pair(s, later(0.15, b"first"), later(0.4, b"second"))
+        _, other = await pair(s, first, second)
         client = await s.ask(get())
         assert (await client.response())[2] == b"first"
-        await second.visits[0].closed.wait()
+        await other.visits[0].closed.wait()
         await over(s)
 
 
 @on_uvloop
 async def test_a_fast_answer_causes_no_hedge() -> None:
     async with scene() as s:
-        _, second = await pair(s, answers(OK), answers(OK))
-        client = await s.ask(get())
-        for _ in range(5):
-            assert (await client.response())[0] == 200
-            await elapse(0.07, "longer than hedge_after")
+        _, second = await pair(
+            s, answers(OK), answers(OK), retries=Retries(hedge_after=0.5, status=())
+        )
+        client = await s.client()
+        for _ in range(2):
             await client.send(get())
+            assert (await client.response())[0] == 200
+            await elapse(0.55, "longer than hedge_after")
         assert not second.visits
 
 
@@ -151,17 +167,23 @@ STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 @on_uvloop
 async def test_a_long_answer_of_the_hedge_is_whole() -> None:
+    begun, answered = asyncio.Event(), asyncio.Event()
+
     async def streams(visit: Visit) -> None:
-        while True:
-            await visit.head()
-            await visit.send(STREAM + b"%x\r\n" % len(BIG) + BIG[:100_000])
-            await elapse(0.1, "the other endpoint answers while the body is on its way")
-            await visit.send(BIG[100_000:] + b"\r\n0\r\n\r\n")
+        await visit.head()
+        await visit.send(STREAM + b"%x\r\n" % len(BIG) + BIG[:100_000])
+        begun.set()
+        await answered.wait()
+        await visit.send(BIG[100_000:] + b"\r\n0\r\n\r\n")
+        await visit.wait_closed()
 
     async def hesitates(visit: Visit) -> None:
         await visit.head()
-        await elapse(0.12, "the answer is later than that of the hedge")
-        await visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ntoo late!")
+        await begun.wait()
+        try:
+            await visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ntoo late!")
+        finally:
+            answered.set()
 
     async with scene() as s:
         await pair(s, hesitates, streams)

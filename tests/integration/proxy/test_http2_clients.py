@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 BODY = bytes(range(251)) * 4000
 DIGEST = hashlib.sha256(BODY).hexdigest()
 PRIOR_KNOWLEDGE = "--http2-prior-knowledge"
-CLIENTS = 12
+CLIENTS = 24
 """Connections; with this number each of two workers has some."""
 DEVIATIONS = {
     # The same port serves HTTP/1.1, whose parser answers this with status 400.
