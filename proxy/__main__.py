@@ -56,7 +56,7 @@ def _raise_file_limit() -> None:
 
 def _run_supervisor(path: str, check: bool) -> int:
     from proxy.ipc.config import BadConfig, load
-    from proxy.ipc.signals import hold_late_signals
+    from proxy.ipc.signals import hold_late_signals, hold_signals
     from proxy.supervisor import upgrade
     from proxy.supervisor.supervisor import StartError, Supervisor
 
@@ -64,6 +64,7 @@ def _run_supervisor(path: str, check: bool) -> int:
         config = load(path)
         if check:
             return _check_certificates(config)
+        hold_signals()  # until the supervisor has its handlers
         supervisor = Supervisor(config, path, upgrade.load_state())
         return asyncio.run(hold_late_signals(supervisor.run()))
     except (BadConfig, StartError) as error:

@@ -24,6 +24,7 @@ from meshd.node_proxy.join_token import BadToken, JoinToken, read_text
 from meshd.store import presence
 from proxy.ipc import address as addresses
 from proxy.ipc.config import ChildConfig, SupervisorConfig
+from proxy.ipc.signals import hold_signals
 from proxy.peer.files import peer_config
 
 LOCK_FILE: Final = "node.lock"
@@ -146,4 +147,5 @@ def become_supervisor(config: SupervisorConfig, lock: int) -> NoReturn:
     memory = os.memfd_create("meshd-node", 0)
     os.write(memory, msgspec.json.encode(config))
     argv = [sys.executable, "-P", "-m", "proxy", "--config", f"/dev/fd/{memory}"]
+    hold_signals()  # until the supervisor has its handlers
     os.execv(sys.executable, argv)  # noqa: S606 - our own interpreter

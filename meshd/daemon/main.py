@@ -28,7 +28,7 @@ from meshd.spec.model.acme import ACME_VARIABLE, AcmeSettings
 from meshd.store.lock import StateLocked
 from meshd.store.schema import SchemaTooNew
 from meshd.ui.settings import PageSettings
-from proxy.ipc.signals import hold_late_signals
+from proxy.ipc.signals import hold_late_signals, release_signals
 from proxy.ipc.watchdog import take_last_end, take_watchdog
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
@@ -60,6 +60,7 @@ async def _main(options: argparse.Namespace) -> None:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, daemon.end)
+    release_signals()
     await daemon.run()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from meshd.logging_setup import set_up_logging
 from meshd.node_proxy.agent import Agent
 from meshd.node_proxy.enrollment import JoinFailed, load_identity
-from proxy.ipc.signals import hold_late_signals
+from proxy.ipc.signals import hold_late_signals, release_signals
 from proxy.ipc.watchdog import send_signs_of_life, take_watchdog
 
 
@@ -25,6 +25,7 @@ async def _run(state: Path, managers: Sequence[str]) -> None:
         raise JoinFailed(f"no identity in {state}; join with `meshd node join`")
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
+    release_signals()
     tasks = [
         asyncio.create_task(Agent(state, identity, managers, random.Random()).run()),
         asyncio.create_task(send_signs_of_life(take_watchdog())),

@@ -36,6 +36,7 @@ from meshd.standalone.settings import RawSettings, StandaloneSettings, read_sett
 from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
+from proxy.ipc.signals import release_signals
 from proxy.ipc.watchdog import send_signs_of_life, take_watchdog
 from proxy.wire.report import Message, Report, Workers
 from proxy.wire.snapshot import Endpoint, Generation
@@ -155,6 +156,7 @@ class Helper:
         terminated = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, terminated.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        release_signals()
         await self._refresh()
         parts = [terminated.wait(), self._publisher.run_over(self._feed), self._publish()]
         parts.append(self._refresh_periodically())

@@ -1,4 +1,8 @@
-"""The signals that a process of meshd handles, and what becomes of those that arrive too late."""
+"""The signals that a process of meshd handles, and those that arrive too early or too late.
+
+They are held until the handlers of a process are installed, and again once it has done its work.
+The supervisor holds its own, and those of the processes that it starts.
+"""
 
 import signal
 from collections.abc import Coroutine
@@ -11,12 +15,12 @@ _Result = TypeVar("_Result")
 
 
 def hold_signals() -> None:
-    """Keep the signals that arrive from now on pending: in the end the process exits with them."""
+    """Hold the signals that arrive from now on, in this thread and those that it starts."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def release_signals() -> None:
-    """Deliver the signals that were held."""
+    """Deliver the signals that were held. Every process calls it once it has its handlers."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 

@@ -10,6 +10,8 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
+from proxy.ipc.signals import SIGNALS
+
 _PR_SET_PDEATHSIG = 1
 """Option number of prctl(2), from linux/prctl.h."""
 # Loaded before any fork, and called with the GIL held: between fork and exec the child must not
@@ -70,7 +72,9 @@ def spawn(
     """Start a process in a new session, so that the terminal's Ctrl-C does not reach it.
 
     The kernel sends it `death_signal` when this process ends for any reason. `env` is added to
-    this process's environment; `descriptors` are inherited. Raises OSError.
+    this process's environment; `descriptors` are inherited. Signals that do not ask for its end
+    are held until it calls `release_signals`: without its handlers, SIGHUP would end it. Raises
+    OSError.
     """
     parent = os.getpid()
 
@@ -80,14 +84,18 @@ def spawn(
         if os.getppid() != parent:
             os._exit(1)
 
-    started = subprocess.Popen(
-        argv,
-        env={**os.environ, **(env or {})},
-        pass_fds=tuple(descriptors),
-        start_new_session=True,
-        stdin=subprocess.DEVNULL,
-        preexec_fn=tie_to_parent,  # noqa: PLW1509 - one system call, no lock
-    )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(SIGNALS) - {signal.SIGTERM})
+    try:
+        started = subprocess.Popen(
+            argv,
+            env={**os.environ, **(env or {})},
+            pass_fds=tuple(descriptors),
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=tie_to_parent,  # noqa: PLW1509 - one system call, no lock
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     # `Process` waits for the pid from here on; Popen must neither warn about it nor wait.
     started.returncode = 0
     process = Process(started.pid, on_end)

@@ -22,7 +22,7 @@ from proxy import http2
 from proxy.ipc.channel import Channel
 from proxy.ipc.config import LogConfig, SpanConfig, WorkerConfig
 from proxy.ipc.shared_memory import SharedCells, WorkerRow
-from proxy.ipc.signals import hold_late_signals
+from proxy.ipc.signals import hold_late_signals, release_signals
 from proxy.observe.access_log import AccessLog
 from proxy.observe.flight_ring import FlightRing, find_threshold
 from proxy.observe.spans import SpanQueue
@@ -135,6 +135,7 @@ class Worker:
         if self._span_exporter is not None:
             self._span_exporter.start()
         self._loop.add_signal_handler(signal.SIGTERM, self._draining.set)
+        release_signals()
         self._channel.start()
         self._reported_at = time.time()
         self._report_next_second()

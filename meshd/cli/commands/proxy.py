@@ -26,6 +26,7 @@ from meshd.standalone.build import (
 from meshd.standalone.listeners import find_problem
 from meshd.standalone.memory import create_memory_file
 from meshd.standalone.settings import RawSettings, StandaloneSettings, read_settings
+from proxy.ipc.signals import hold_signals
 from proxy.wire.snapshot import Algorithm
 
 _ALGORITHMS = list(Algorithm.__args__)  # type: ignore[attr-defined]
@@ -169,6 +170,7 @@ def _become_supervisor(
     memory = os.memfd_create("meshd-proxy", 0)
     os.write(memory, msgspec.json.encode(config))
     argv = [sys.executable, "-P", "-m", "proxy", "--config", f"/dev/fd/{memory}"]
+    hold_signals()  # until the supervisor has its handlers
     os.execv(sys.executable, argv)  # noqa: S606 - our own interpreter
 
 

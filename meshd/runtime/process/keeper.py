@@ -26,7 +26,7 @@ from meshd.runtime.process import keeper_protocol as wire
 from meshd.runtime.process.keeper_child import die_with_parent
 from meshd.runtime.process.keeper_output import RING_LINES
 from meshd.runtime.process.keeper_replicas import Replicas
-from proxy.ipc.signals import hold_late_signals
+from proxy.ipc.signals import hold_late_signals, release_signals
 from proxy.ipc.watchdog import send_signs_of_life, take_watchdog
 
 END_GRACE = 5.0
@@ -192,6 +192,7 @@ async def _main(state: Path) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    release_signals()
     signs = asyncio.create_task(send_signs_of_life(take_watchdog()))
     try:
         await Keeper(state).run(stop)

@@ -202,6 +202,18 @@ async def test_deploy_serve_call_and_down(mesh: Mesh) -> None:
     assert (await mesh.client.status()).services == ()
 
 
+async def test_no_process_holds_signals_for_good(mesh: Mesh) -> None:
+    assert (await mesh.deploy(shop())).ok
+    pids = [mesh.daemon.process.pid]
+    for pid in pids:
+        pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids]
+    assert sum(b"serve_forever" in command for command in commands) == 4
+    for pid, command in zip(pids, commands, strict=True):
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert "SigBlk:\t0000000000000000\n" in status, (command, status)
+
+
 async def test_a_deployment_is_done_once_every_worker_routes_by_it(mesh: Mesh) -> None:
     assert (await mesh.deploy(shop())).ok
     worker = mesh.pids("proxy.worker")[0]

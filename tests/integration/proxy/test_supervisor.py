@@ -264,6 +264,29 @@ async def test_children_are_restarted_and_stopped_in_order(tmp_path: Path) -> No
     assert (tmp_path / "order").read_text().split() == ["second", "first"]
 
 
+async def test_a_child_that_starts_is_told_to_reload_later(tmp_path: Path) -> None:
+    script = (
+        "import os,pathlib,signal,sys,time\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "(folder / 'starting').touch()\n"
+        "while not (folder / 'imported').exists(): time.sleep(0.01)\n"
+        "signal.signal(signal.SIGHUP, lambda *_: (folder / 'reloaded').touch())\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])\n"
+        "time.sleep(600)\n"
+    )
+    child = ChildConfig("reader", (sys.executable, "-c", script), reload=True)
+    with supervised(tmp_path, config(tmp_path, children=(child,))) as running:
+        await running.listening()
+        await wait_until((tmp_path / "starting").exists, 10, "child starts")
+        running.signal(signal.SIGHUP)
+        await wait_until(lambda: "reloading" in running.said, 10, "reload")
+        (tmp_path / "imported").touch()
+        await wait_until((tmp_path / "reloaded").exists, 10, "child reloads")
+        assert running.said.count("child reader started") == 1
+        running.signal(signal.SIGTERM)
+        assert await running.ended() == 0
+
+
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     stubborn = ChildConfig(
         "stubborn",
