@@ -12,11 +12,12 @@ import logging
 import os
 import signal
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from proxy.ipc.address import BadAddress
 from proxy.ipc.config import SupervisorConfig
-from proxy.ipc.signals import release_signals
+from proxy.ipc.signals import hold_signals, release_signals
 from proxy.supervisor import snapshot_file, upgrade
 from proxy.supervisor.child_processes import ChildProcesses
 from proxy.supervisor.feed_server import FeedServer
@@ -45,6 +46,11 @@ _CERTIFICATE_SECONDS = 1.0
 """Interval at which certificate files are compared with what was read of them."""
 _SHUTDOWN_POLL_SECONDS = 0.05
 """Interval at which a shutdown looks for workers that have ended."""
+_UNSENT_SECONDS = 5.0
+"""Time that an upgrade waits for workers to read what was sent to them: more than a worker has to
+acknowledge a snapshot, so that one that hangs is killed first."""
+_UNSENT_POLL_SECONDS = 0.05
+"""Interval at which an upgrade looks for messages that were not read yet."""
 
 
 class StartError(Exception):
@@ -84,11 +90,15 @@ class Supervisor:
 
         Raises StartError if it cannot start.
         """
+        # Threads take no signals: one that arrives there during an upgrade would be lost.
+        threads = ThreadPoolExecutor(initializer=hold_signals)
+        asyncio.get_running_loop().set_default_executor(threads)
         self._restore_snapshot()
         self._open_addresses()
         await self._open_feed()
-        self._write_pid_file()
+        # Before the file: a program that reads it may send a signal at once.
         self._handle_signals()
+        self._write_pid_file()
         tasks = [
             asyncio.create_task(self._watch_workers()),
             asyncio.create_task(self._save_snapshots()),
@@ -252,7 +262,7 @@ class Supervisor:
 
     def _announce(self) -> None:
         """Log and print the bound addresses, once, when every worker accepts."""
-        if self._announced or not self._worker_pool.is_complete:
+        if self._announced or self._shutdown.is_set() or not self._worker_pool.is_complete:
             return
         self._announced = True
         lines = []
@@ -325,13 +335,33 @@ class Supervisor:
 
     async def _upgrade(self) -> None:
         problem = await upgrade.check_installed_version(self._config_file)
-        if problem is None and self._worker_pool.has_unsent:
-            problem = "a message to a worker is still queued; try again"
-        if problem is not None or self._shutdown.is_set():
-            _log.error("not upgraded: %s", problem or "shutting down")
-            return
-        _log.info("upgrading to the installed version")
-        state = UpgradeState(
+        if problem is None:
+            problem = await self._exec_installed_version()
+        _log.error("not upgraded: %s", problem)
+
+    async def _exec_installed_version(self) -> str:
+        """Become the installed version; return the reason if that is not possible."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_UNSENT_SECONDS):
+                while self._worker_pool.has_unsent:  # noqa: ASYNC110 - no event to wait for
+                    await asyncio.sleep(_UNSENT_POLL_SECONDS)
+        try:
+            await upgrade.hold_all_signals()
+            # Nothing is awaited from here on.
+            if self._shutdown.is_set():
+                return "shutting down"
+            if self._worker_pool.has_unsent:
+                return f"a worker has not read its messages for {_UNSENT_SECONDS:g} s"
+            _log.info("upgrading to the installed version")
+            upgrade.exec_installed_version(self._export(), self._config_file)
+        except OSError as error:
+            return error_text(error)
+        finally:
+            release_signals()
+
+    def _export(self) -> UpgradeState:
+        """Return what the new version takes over."""
+        return UpgradeState(
             snapshot=self._snapshot,
             listening=self._listeners.export(),
             workers=self._worker_pool.export(),
@@ -340,7 +370,6 @@ class Supervisor:
             child_sockets=self._child_processes.export_sockets(),
             ticket_secrets=self._worker_pool.ticket_rotation.secrets,
         )
-        upgrade.exec_installed_version(state, self._config_file)
 
     async def _shut_down(self) -> int:
         """Drain the workers, then stop the child processes in reverse order."""
@@ -363,10 +392,17 @@ class Supervisor:
     def _write_pid_file(self) -> None:
         if self._config.pid_file:
             try:
-                Path(self._config.pid_file).write_text(f"{os.getpid()}\n")
+                path = Path(self._config.pid_file)
+                written = path.with_name(f".{path.name}.{os.getpid()}")
+                written.write_text(f"{os.getpid()}\n")
+                written.replace(path)
             except OSError as error:
                 raise StartError(f"pid file: {error}") from error
 
     def _remove_pid_file(self) -> None:
+        """Delete the PID file, unless a process that started meanwhile has written its own."""
         if self._config.pid_file:
-            Path(self._config.pid_file).unlink(missing_ok=True)
+            path = Path(self._config.pid_file)
+            with contextlib.suppress(OSError):
+                if path.read_text().strip() == str(os.getpid()):
+                    path.unlink()

@@ -29,6 +29,9 @@ STATE_FD_VARIABLE: Final = "MESHD_HANDOVER_FD"
 on this name and on the fields of `UpgradeState`."""
 _CHECK_SECONDS: Final = 20.0
 """Time for the new version to read its configuration; normally well under a second."""
+_TURNS: Final = 3
+"""Turns of the event loop until the handler of a signal that has arrived was called: one reads the
+pipe that the signal was written to, one schedules the handler, one calls it."""
 
 
 class RunningWorker(msgspec.Struct, frozen=True):
@@ -108,18 +111,31 @@ async def check_installed_version(config_file: str) -> str | None:
     return output.decode(errors="replace").strip() if check.returncode else None
 
 
+async def hold_all_signals() -> None:
+    """Hold signals, and let the event loop handle those that arrived before: an exec would lose
+    them."""
+    hold_signals()
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
 def exec_installed_version(state: UpgradeState, config_file: str) -> NoReturn:
     """Replace this process with the installed version. Raises OSError.
 
-    Signals are held until the new version calls `release_signals`, so that none is lost.
+    The new version calls `release_signals` once it has its handlers.
     """
     memory = os.memfd_create("meshd-handover", 0)
     os.write(memory, msgspec.msgpack.encode(state))
     for descriptor in _descriptors(state):
         os.set_inheritable(descriptor, True)
-    hold_signals()
     environment = {**os.environ, STATE_FD_VARIABLE: str(memory)}
-    os.execve(sys.executable, _argv(config_file), environment)  # noqa: S606 - the same program
+    try:
+        os.execve(sys.executable, _argv(config_file), environment)  # noqa: S606 - the same program
+    except OSError:
+        os.close(memory)
+        for descriptor in _descriptors(state):
+            os.set_inheritable(descriptor, False)
+        raise
 
 
 def close_unused(inherited: Mapping[str, OpenSockets], used: Iterable[str]) -> None:

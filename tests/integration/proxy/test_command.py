@@ -157,6 +157,22 @@ async def test_several_addresses_and_a_pid_file(tmp_path: Path) -> None:
     assert not pid_file.exists()
 
 
+async def test_a_signal_can_follow_the_pid_file_at_once(tmp_path: Path) -> None:
+    pid_file = tmp_path / "proxy.pid"
+    async with origin("a") as a:
+        options = ("--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{a.port}")
+        with meshd_proxy(tmp_path, *options, "--pid-file", str(pid_file)) as running:
+            await wait_until(pid_file.exists, 20, "its PID file", interval=0.0005)
+            running.signal(signal.SIGHUP)
+            assert await fetch(await running.listening()) == (200, "a /")
+            assert "killed by SIGHUP" not in running.said
+            pid_file.write_text("1\n")  # of a proxy that has started meanwhile
+            running.signal(signal.SIGTERM)
+            assert await running.ended() == 0
+    assert pid_file.read_text() == "1\n"
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".proxy")] == []
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
