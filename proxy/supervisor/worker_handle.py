@@ -54,6 +54,7 @@ class WorkerHandle:
     - `refused`: last generation that it could not install
     - `listeners_sent`: listeners that it was asked to accept on, by address
     - `accepting`: addresses that it says it accepts on
+    - `has_served`: whether it has accepted on every open address
     - `draining_until`: when it must have ended; None if it does not drain
     - `keeps_tunnels`: whether it was allowed to keep tunnels while it drains
     - `protocol`: the version of the messages that it understands; see `PROTOCOL`
@@ -74,6 +75,7 @@ class WorkerHandle:
     last_ack: Ack | None = None
     listeners_sent: dict[str, Listener] = field(default_factory=dict)
     accepting: frozenset[str] = frozenset()
+    has_served: bool = False
     draining_until: float | None = None
     keeps_tunnels: bool = False
     protocol: int = PROTOCOL

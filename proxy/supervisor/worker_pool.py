@@ -38,6 +38,8 @@ EARLY_EXIT_SECONDS = 5.0
 """A worker that ends sooner after its start counts as failed; a start takes about 0.3 s."""
 _TUNNEL_END_SECONDS = 5.0
 """Time that a worker gets for the ends of its last tunnels; a client has 2 s to answer."""
+_END_SECONDS = 2.0
+"""Time that a worker gets, after its requests have had theirs, to write its log and to end."""
 _START_ATTEMPTS = 3
 """Consecutive failures in one slot, with no worker ever serving, after which the start fails."""
 
@@ -49,7 +51,7 @@ class WorkerPool:
 
     - `on_message`: gets the messages of the workers (acks, reports, wakes, ejections)
     - `on_live_changed`: called when the set of worker processes changes
-    - `on_serving`: called when a worker starts to serve
+    - `on_serving`: called when `is_complete` may have become true
 
     Attributes:
 
@@ -170,8 +172,10 @@ class WorkerPool:
         """Set the current snapshot and listeners, and send them to every worker."""
         self._snapshot = snapshot
         self._listeners = listeners
-        for handle in self._handles.values():
+        for handle in list(self._handles.values()):
             self._sync(handle)
+            self._check_serving(handle)  # an address that it did not accept on may be gone
+        self._on_serving()
 
     def reopen_logs(self) -> None:
         """Tell every worker to open the file of the access log again."""
@@ -182,7 +186,7 @@ class WorkerPool:
         """Tell all workers to stop accepting, finish their requests and tunnels and end within
         `seconds`."""
         self._stopping = True
-        until = self._now() + seconds
+        until = self._now() + seconds + _END_SECONDS
         for handle in list(self._handles.values()):
             handle.drain(until, tunnels=False)
 
@@ -318,7 +322,6 @@ class WorkerPool:
         if handle is None:
             return
         handle.on_message(self._now())
-        was_serving = self._is_serving(handle)
         match message:
             case Ack():
                 handle.on_ack(message)
@@ -331,8 +334,8 @@ class WorkerPool:
             case Resync():
                 handle.on_resync()
         self._sync(handle)
-        if not was_serving and self._is_serving(handle):
-            self._handle_serving(handle)
+        self._check_serving(handle)
+        self._on_serving()
         if not isinstance(message, Accepting | Resync):
             self._on_message(message)
 
@@ -340,15 +343,16 @@ class WorkerPool:
         if acked and (self.last_good is None or self.last_good.generation < acked.generation):
             self.last_good = acked
 
-    def _handle_serving(self, handle: WorkerHandle) -> None:
-        """Drain the older workers of the slot of a worker that has started to serve."""
-        self.has_served = True
+    def _check_serving(self, handle: WorkerHandle) -> None:
+        """Drain the older workers of the slot of a worker once it serves."""
+        if handle.has_served or not self._is_serving(handle):
+            return
+        handle.has_served = self.has_served = True
         longest = max((each.drain_tunnels for each in self._snapshot.services), default=0.0)
         until = self._now() + max(self._config.drain, longest) + _TUNNEL_END_SECONDS
         for other in self._handles.values():
             if other.slot == handle.slot and other.worker < handle.worker:
                 other.drain(until, tunnels=True)
-        self._on_serving()
 
     def _sync(self, handle: WorkerHandle) -> None:
         handle.send_secrets(self.ticket_rotation.secrets)
