@@ -175,6 +175,7 @@ class DataPlane:
         self._tunnel_seconds = float("inf")
         self.clients: set[ClientSink] = set()
         self.paused_clients: set[ClientSink] = set()
+        self._opening = 0
         self.mirrors_in_flight = 0
         self.streams_in_flight = 0
         self.create_http2_client = create_http2_client
@@ -328,7 +329,7 @@ class DataPlane:
             or client.has_unsent_bytes()
             or (self.draining and client.may_send_request())
             for client in self.clients
-        ) + (self.handshakes.pending if self.draining else 0)
+        ) + (self._opening + self.handshakes.pending if self.draining else 0)
 
     def report(self, start: float, end: float, *, busy_only: bool = False) -> Report:
         """Return the counts since the last call, over (`start`, `end`] in Unix time. With
@@ -496,10 +497,15 @@ class DataPlane:
         """Return how many more clients may be accepted; 0 or less for none."""
         return self.descriptors.room(self._connections())
 
+    def count_opening(self, change: int) -> None:
+        """Count the accepted connections whose first bytes are awaited: one more (1), or one fewer
+        (-1)."""
+        self._opening += change
+
     def _connections(self) -> int:
-        """Number of open connections of clients, with those whose handshake is not complete."""
+        """Number of open connections of clients, with those that are being opened."""
         clients = len(self.clients) - self.mirrors_in_flight - self.streams_in_flight
-        return clients + self.handshakes.pending
+        return clients + self._opening + self.handshakes.pending
 
     def close_idle_connections(self, number: int) -> None:
         """Close the connections to endpoints that were idle for longest."""

@@ -43,6 +43,7 @@ class EarlyReader(ABC):
     def start(self) -> None:
         """Read what has arrived, and whatever arrives later, for a limited time."""
         self._timer = self.plane.loop.call_later(self.seconds(), self._expire)
+        self.plane.count_opening(1)
         self.watch()
 
     @abstractmethod
@@ -103,6 +104,7 @@ class EarlyReader(ABC):
         sock = self._socket
         assert sock is not None
         self.plane.loop.remove_reader(sock.fileno())
+        self.plane.count_opening(-1)
         self._socket = None
         if self._timer is not None:
             self._timer.cancel()

@@ -72,6 +72,20 @@ async def test_the_client_is_the_one_in_the_header(version: str) -> None:
 
 
 @on_uvloop
+async def test_a_drain_waits_for_a_header_that_is_due() -> None:
+    async with behind_balancer() as s:
+        await s.serve(note_head)
+        room = s.plane.room_for_clients()
+        client = await s.client()
+        await wait_until(lambda: s.plane.room_for_clients() == room - 1, 10, "accepted")
+        s.plane.start_drain(20.0)
+        assert s.plane.active() == 1
+        await client.send(build_header("v1", FROM) + get())
+        assert (await client.response())[0] == 200
+        await wait_until(lambda: not s.plane.active(), 10, "drained")
+
+
+@on_uvloop
 async def test_it_counts_for_rate_limits() -> None:
     async with behind_balancer() as s:
         (origin,) = await s.serve(answers(OK))
