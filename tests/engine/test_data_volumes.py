@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import aiohttp
 import pytest
@@ -21,6 +22,7 @@ from tests.fakes.replicas import (
 )
 from tests.support.mesh import TestMesh
 from tests.support.scaled import scaled_mesh
+from tests.support.waiting import elapse
 
 pytestmark = pytest.mark.engine
 PROJECT = unique_project("data")
@@ -138,9 +140,17 @@ async def test_two_containers_never_have_the_volume_at_once(engine_image: str, v
 
         async with watched(mesh) as watch:
             deploying = asyncio.create_task(mesh.up(compose("2", engine_image)))
-            await asyncio.sleep(GRACE / 2)
+
+            def is_stopping(status: dict[str, Any]) -> bool:
+                assert not deploying.done(), deploying.result()
+                phases = [replica["phase"] for replica in status["replicas"]]
+                return bool(status["coming"]) and phases == ["stopping"]
+
+            await mesh.until("db", is_stopping, 30)
+            await elapse(GRACE / 2, "the container ignores its stop signal")
             mesh.kill(mesh.child("meshd.daemon"))
             done = await deploying
+            assert done.code == 0, done.out + done.err
             await mesh.until("db", lambda s: s["ready"] == 1 == len(s["replicas"]), 60)
             await assert_replaced(mesh, {status["replicas"][0]["name"]})
 
