@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import statistics
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -37,7 +38,7 @@ from tests.fakes.replicas import (
     unique_project,
 )
 from tests.support.own_swarm import OwnNode, own_swarm
-from tests.support.waiting import wait_until
+from tests.support.waiting import assert_prompt, wait_until
 
 PROJECT = unique_project("conf")
 
@@ -239,7 +240,7 @@ async def test_output_is_returned_and_followed(runtime: Runtime, engine_image: s
 import sys, time
 for i in range(50): print("line", i, flush=True)
 print("to stderr", file=sys.stderr, flush=True)
-time.sleep(0.5)
+time.sleep(3)  # until both streams are open
 print("later", flush=True)
 print("unfinished", end="", flush=True)
 """
@@ -373,9 +374,10 @@ async def test_events_arrive_at_once(runtime: Runtime, web: Service) -> None:
             await runtime.stop(replica.name, 5)
             await heard.wait(EventKind.DIED, replica.name)
         late = [came - event.at for came, event in heard.events if event.name]
-    print(f"{runtime.name}: events reported after {max(late) * 1000:.1f} ms at most")
+    print(f"{runtime.name}: events reported after {max(late) * 1000:.1f} ms at most, "
+          f"half of them within {statistics.median(late) * 1000:.1f} ms")  # fmt: skip
     # A Swarm reports no events of tasks; they are listed, and a node reports to a manager first.
-    assert max(late) < (5.0 if runtime.name == "swarm" else 0.5)
+    assert_prompt(late, 1.0 if runtime.name == "swarm" else 0.1)
 
 
 async def test_usage_of_running_replicas(runtime: Runtime, web: Service) -> None:

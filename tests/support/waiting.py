@@ -7,8 +7,9 @@ no real process runs in virtual time instead: see `tests.fakes.virtual`.
 """
 
 import asyncio
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 T = TypeVar("T")
@@ -106,3 +107,10 @@ def elapse_blocking(seconds: float, why: str) -> None:
     """Do the same as `elapse`, in a thread."""
     assert why
     time.sleep(seconds)
+
+
+def assert_prompt(delays: Sequence[float], bound: float) -> None:
+    """Assert that something follows events within `bound` seconds on an idle machine: on a busy
+    one, most of them within five times that, and each within 5 s."""
+    assert statistics.median_low(delays) < 5 * bound, delays
+    assert max(delays) < 5.0, delays
