@@ -22,8 +22,7 @@ async def test_a_lost_state_is_restored_from_a_backup() -> None:
         refused = await mesh.run("restore", file, "--replace")
         assert (refused.code, "a daemon runs in" in refused.err) == (1, True)
 
-        for pid in mesh.processes():
-            mesh.kill(pid)
+        await mesh.kill_all()
         shutil.rmtree(mesh.state)
         done = await mesh.run("restore", file)
         assert done.code == 0, done.err

@@ -60,8 +60,7 @@ async def test_a_project_has_one_holder(engine_image: str) -> None:
         assert f"held by the mesh with its state in {first.state}" in refused.err
         assert "which runs" in refused.err
 
-        for pid in first.processes():
-            first.kill(pid)
+        await first.kill_all()
         shutil.rmtree(first.state)
         refused = await second.up(spec(shop, engine_image))
         assert refused.code != 0

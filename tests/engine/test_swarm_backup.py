@@ -39,8 +39,7 @@ async def test_a_swarm_and_its_mesh_are_restored(tmp_path: Path, engine_image: s
             assert (await before.run("scale", "web", "3")).code == 0
             await before.until("web", lambda each: each["ready"] == 3, 60)
             assert (await before.run("backup", backup)).code == 0
-            for pid in before.processes():
-                before.kill(pid)
+            await before.kill_all()
             node.halt()
             swarm, copy = node.root / "data/swarm", tmp_path / "swarm"
             shutil.copytree(swarm, copy, ignore=lambda _, names: [n for n in names if ".sock" in n])
@@ -61,8 +60,7 @@ async def test_a_swarm_and_its_mesh_are_restored(tmp_path: Path, engine_image: s
             assert (web["wanted"], web["override"]) == (3, 3)
             await wait_until(served, 20, "it serves after the first restore")
 
-            for pid in after.processes():
-                after.kill(pid)
+            await after.kill_all()
             node.docker("swarm", "leave", "--force")
             node.docker("swarm", "init", "--advertise-addr", node.address)
             assert (await third.run("restore", backup)).code == 0
@@ -73,6 +71,5 @@ async def test_a_swarm_and_its_mesh_are_restored(tmp_path: Path, engine_image: s
             await wait_until(served, 20, "it serves in the new Swarm")
         finally:
             for mesh in (before, after):
-                for pid in mesh.processes():
-                    mesh.kill(pid)
+                await mesh.kill_all()
             await third.end()

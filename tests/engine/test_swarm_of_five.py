@@ -221,8 +221,7 @@ async def test_five_nodes_under_load(tmp_path: Path, engine_image: str) -> None:
             await clients.serve_more([n for n in nodes if n.name not in clients.avoided], 5)
             clients.longest = 0.0
             print(f"killed: meshd on {managers[place].name}, engine of {name}")
-            for pid in leader.processes():
-                leader.kill(pid)
+            await leader.kill_all()
             await asyncio.to_thread(manager.kill)
             witness = next(node for node in managers if node is not manager)
             others = [node for node in nodes if node.name not in clients.avoided]

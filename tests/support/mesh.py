@@ -84,9 +84,7 @@ class TestMesh:
         except TimeoutError as error:
             failed = f"meshd down did not end: {error!r}"
         left = self.processes()
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                self.kill(pid)
+        await self.kill_all()
         log = self.state / "daemon.log"
         last = log.read_text(errors="replace")[-4000:] if log.exists() else ""
         assert not failed, f"{failed}\n{last}"
@@ -167,6 +165,29 @@ class TestMesh:
 
     def kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
+
+    async def kill_all(self) -> None:
+        """Kill the daemon's processes; return when none is left."""
+        killed: set[int] = set()
+
+        def none_left() -> bool:
+            found = self.processes()
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):  # its supervisor has reaped it
+                    self.kill(pid)
+            killed.update(found)
+            return not found and not any(map(_runs, killed))
+
+        await wait_until(none_left, 10, "all processes have ended", interval=0.05)
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a process has not ended. One that has ended but was not reaped has no
+    command line."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
 
 
 def service_text(name: str, runtime: str, image: str, **more: str) -> str:
