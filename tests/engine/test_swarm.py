@@ -150,7 +150,8 @@ async def test_replicas_find_each_other_and_one_of_them_stops(
     await runtime.unclaim(PROJECT, ours)
     for kind in ("service", "secret", "config"):
         assert node.docker(kind, "ls", "-q") == ""
-    assert PROJECT not in node.docker("network", "ls", "--format", "{{.Name}}")
+    list_networks = ("network", "ls", "--format", "{{.Name}}")
+    await wait_until(lambda: PROJECT not in node.docker(*list_networks), 20, "no network is left")
 
 
 async def test_the_port_of_a_replica_is_kept_in_the_raft(
@@ -519,9 +520,8 @@ async def test_another_meshd_takes_over(tmp_path: Path, engine_image: str) -> No
                 services = {each["name"]: each for each in status["services"]}
                 return "web" in services and services["web"]["ready"] == 3
 
-            for pid in first.processes():
-                first.kill(pid)
             began = clock()
+            await first.kill_all()
             await wait_until(leads, 60, "the other one leads")
             print(f"hand-over after {clock() - began:.1f} s")
             found = await second.service("web")
