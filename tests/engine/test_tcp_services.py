@@ -15,7 +15,7 @@ from tests.support.application import IMAGE, SOURCE, build_image, run
 from tests.support.mesh import TestMesh
 from tests.support.ports import free_port
 from tests.support.scaled import metric, scaled_mesh
-from tests.support.waiting import wait_until
+from tests.support.waiting import elapse, wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 PORT = free_port()
@@ -36,7 +36,7 @@ services:
     environment: {{VERSION: "{version}"}}
     stop_grace_period: 2s
     ports: ["127.0.0.1:{port}:6379"]
-    x-mesh: {{tcp: 6379, drain: 4s, allow: [client], scale: {scale}}}
+    x-mesh: {{tcp: 6379, drain: {drain}, allow: [client], scale: {scale}}}
   client:
     image: {image}
     command: sleep infinity
@@ -50,20 +50,21 @@ services:
 volumes: {{data: {{}}}}
 secrets: {{password: {{file: ./password.txt}}}}
 """
-# Opens connections in turn, or holds them open; says how many were served, and by how many servers.
+# Opens connections in turn, until a file /stop exists, or holds them open, until /release exists.
+# Says how many were served, and by how many servers.
 SESSION = """
 import collections, os, sys, time, redis
 how, number, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 end, served, held = time.time() + seconds, collections.Counter(), []
 def open():
-    client = redis.Redis(host="cache", socket_timeout=20)
+    client = redis.Redis(host="cache", socket_timeout=20, single_connection_client=True)
     served[client.info("server")["run_id"]] += 1
     return client
 if how == "hold":
     held = [open() for _ in range(number)]
     print("open", flush=True)
     try:
-        while time.time() < end:
+        while time.time() < end and not os.path.exists("/release"):
             for client in held:
                 client.ping()
             time.sleep(0.1)
@@ -77,7 +78,9 @@ print(sum(served.values()), len(served))
 
 
 @asynccontextmanager
-async def servers(scale: str = "{min: 2, max: 2}") -> AsyncIterator[tuple[TestMesh, str]]:
+async def servers(
+    scale: str = "{min: 2, max: 2}", drain: str = "4s"
+) -> AsyncIterator[tuple[TestMesh, str]]:
     """Run the servers and their clients."""
     await asyncio.to_thread(build_image)
     project = f"tcp{uuid.uuid4().hex[:6]}"
@@ -86,7 +89,7 @@ async def servers(scale: str = "{min: 2, max: 2}") -> AsyncIterator[tuple[TestMe
         (mesh.folder / "password.txt").write_text("secret")
         (mesh.folder / "session.py").write_text(SESSION)
         try:
-            done = await mesh.up(text(project, scale))
+            done = await mesh.up(text(project, scale, drain=drain))
             assert done.code == 0, done.out + done.err
             yield mesh, project
         finally:
@@ -94,8 +97,15 @@ async def servers(scale: str = "{min: 2, max: 2}") -> AsyncIterator[tuple[TestMe
             await run("docker", "volume", "rm", "-f", f"{project}_data")
 
 
-def text(project: str, scale: str, version: int = 1) -> str:
-    return COMPOSE.format(project=project, image=IMAGE, scale=scale, version=version, port=PORT)
+def text(project: str, scale: str, version: int = 1, drain: str = "4s") -> str:
+    return COMPOSE.format(
+        project=project, image=IMAGE, scale=scale, version=version, port=PORT, drain=drain
+    )
+
+
+def is_draining(status: dict[str, Any]) -> bool:
+    """Return whether a replica with open connections takes no new ones."""
+    return any(r["phase"] == "draining" and r["in_flight"] for r in status["replicas"])
 
 
 def open_connections(status: dict[str, Any]) -> list[int]:
@@ -159,16 +169,21 @@ async def test_databases_work_as_without_a_mesh() -> None:
 
 
 async def test_a_rolling_update_keeps_open_connections_and_refuses_none() -> None:
-    async with servers() as (mesh, project):
-        holding = asyncio.create_task(inside(mesh, "python3", "/session.py", "hold", "6", "3"))
+    async with servers(drain="80s") as (mesh, project):
+        holding = asyncio.create_task(inside(mesh, "python3", "/session.py", "hold", "6", "80"))
         turns = asyncio.create_task(inside(mesh, "python3", "/session.py", "turn", "0", "90"))
         await mesh.until("cache", lambda status: status["streams"] >= 6, 20)
         path = mesh.folder / "compose.yml"
-        path.write_text(text(project, "{min: 2, max: 2}", 2))
-        done = await mesh.run("deploy", "-f", str(path))
-        assert done.code == 0, done.out + done.err
+        path.write_text(text(project, "{min: 2, max: 2}", 2, drain="80s"))
+        deploying = asyncio.create_task(mesh.run("deploy", "-f", str(path)))
         # Connections that end before the drain deadline notice nothing of the update. The port of
         # the host stays open.
+        await mesh.until("cache", is_draining, 20)
+        await elapse(1.0, "held connections are used while their server drains")
+        assert not holding.done(), holding.result()
+        await inside(mesh, "touch", "/release")
+        done = await deploying
+        assert done.code == 0, done.out + done.err
         async with from_outside() as answer:
             assert answer == b"+PONG\r\n"
         assert (await holding).split()[-2:] == ["6", "2"]
