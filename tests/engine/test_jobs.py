@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ async def test_a_job_belongs_to_its_service_and_is_not_a_replica(mesh: TestMesh)
     missing = await mesh.run("run", "tool", "--", "no-such-program")
     assert (missing.code, "no-such-program" in missing.err) == (125, True)
 
-    detached = (await mesh.run("run", "-d", "tool", "--", "python3", "-c", ENDLESS)).out.strip()
+    endless = f"{ENDLESS}  # {uuid.uuid4().hex}"
+    detached = (await mesh.run("run", "-d", "tool", "--", "python3", "-c", endless)).out.strip()
     async with asyncio.timeout(60):
         while (await jobs(mesh))[detached]["state"] != "running":
             await asyncio.sleep(0.1)
@@ -78,20 +80,20 @@ async def test_a_job_belongs_to_its_service_and_is_not_a_replica(mesh: TestMesh)
     assert (await jobs(mesh))[detached]["state"] == "stopped"
     assert not {event["replica"] for event in await mesh.events()} & set(await jobs(mesh))
 
-    assert (await mesh.run("run", "-d", "tool", "--", "python3", "-c", ENDLESS)).code == 0
+    assert (await mesh.run("run", "-d", "tool", "--", "python3", "-c", endless)).code == 0
     async with asyncio.timeout(60):
-        while not endless():
+        while not processes_of(endless):
             await asyncio.sleep(0.1)
     down = await mesh.run("down")
     assert down.code == 0, down.err
-    assert not endless()
+    assert not processes_of(endless)
 
 
-def endless() -> list[str]:
-    """Return the processes of jobs that do not end by themselves, in containers or not."""
+def processes_of(script: str) -> list[str]:
+    """Return the processes that run a script, in containers or not."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if ENDLESS.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
+            if script.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
                 found.append(entry.name)
     return found
