@@ -69,7 +69,7 @@ def compose(
     network: int = NETWORK,
     with_early: bool = False,
 ) -> str:
-    """Return a file. `network`: the last number of its own network, 10.231.N.0/24. `early`: a plain
+    """Return a file. `network`: the N in 10.231.N.0/24, the inner network. `early`: a plain
     service whose first act is a call to one with a list."""
     (folder / "server.py").write_text(SERVER)
     (folder / "client.py").write_text(CLIENT)
