@@ -3,8 +3,13 @@
 A volume, because the engine creates one of a name at most and answers with the existing one:
 creating it is the claim. It needs no address range and survives daemon and engine. Used by
 `runtime`; the rules are in `meshd.reconcile.ownership`.
+
+The engine removes a volume by its name only. So another mesh that saw the same holder end may
+remove the claim that has just replaced that one. The mesh that replaced a claim reads it again a
+moment later.
 """
 
+import asyncio
 from collections.abc import Mapping
 
 from meshd.model.runtime import Holder
@@ -16,6 +21,10 @@ CLAIM = "mesh.claim"
 HOST, STATE = "mesh.claim.host", "mesh.claim.state"
 TRIES = 3
 """Attempts to create the claim while another process removes it."""
+SETTLE_SECONDS = 0.5
+"""Seconds until a claim that replaced another one is read again: longer than the removal of a claim
+takes, from the look at its holder to the answer. A mesh that takes longer is noticed by the next
+refresh."""
 
 
 def volume_of(project: str) -> str:
@@ -54,19 +63,21 @@ class EngineClaims:
             async with self._engine.request() as docker:
                 await docker.volumes.create(wanted)  # type: ignore[no-untyped-call]
             found = await self._of(project)
+            if instead_of is not None and found == holder:
+                await asyncio.sleep(SETTLE_SECONDS)
+                found = await self._of(project)
             if found is not None:
                 return found
         raise RuntimeFailure(f"volume {volume_of(project)} is removed as soon as it is created")
 
     async def unclaim(self, project: str, holder: Holder) -> None:
         """See `Runtime.unclaim`."""
-        if await self._of(project) != holder:
-            return
         gone = _Gone()
         try:
             async with self._engine.request(errors={404: gone}) as docker:
                 volume = await docker.volumes.get(volume_of(project))  # type: ignore[no-untyped-call]
-                await volume.delete()
+                if _holder((await volume.show())["Labels"] or {}) == holder:
+                    await volume.delete()
         except _Gone:
             return
 

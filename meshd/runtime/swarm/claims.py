@@ -64,10 +64,11 @@ class SwarmClaims:
 
     async def unclaim(self, project: str, holder: Holder) -> None:
         """See `Runtime.unclaim`."""
-        if await self._holder_of(project) != holder:
-            return
         try:
-            await self._api.delete("configs", config_of(project))
+            found = await self._api.inspect("configs", config_of(project))
+            if _holder(found["Spec"].get("Labels") or {}) == holder:
+                # By id: a claim of the same name may have replaced it meanwhile.
+                await self._api.delete("configs", found["ID"])
         except Gone:
             return
 
