@@ -16,7 +16,7 @@ from tests.support.mesh import TestMesh
 
 @pytest.mark.slow
 @pytest.mark.acceptance
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("runtime", [pytest.param("docker", marks=pytest.mark.engine)])
 async def test_every_bad_revision_is_rolled_back(mesh: TestMesh, engine_image: str) -> None:
     held = mesh.folder / HELD

@@ -15,8 +15,10 @@ from tests.support.waiting import BUSY, elapse, wait_until
 
 RATES: Final = {"errors": 100, "slow": 100, "never": 20, "crash": 20, "gone": 20}
 FAULTS: Final = {"never": "never-healthy", "gone": ""}
-SECONDS: Final = 70.0
-PATIENCE: Final = 90.0
+SECONDS: Final = 300.0
+"""Seconds that the load lasts at most; it ends soon after the deployment."""
+PATIENCE: Final = 180.0
+"""Seconds for the deployment."""
 HELD: Final = "held"
 """A folder next to the Compose file. The service `gate` gets healthy once it has a file `go`."""
 
@@ -117,8 +119,7 @@ async def deploy_bad_revisions(
         await mesh.until("errors", lambda status: status["ready"] == 3, 30)
         mesh.kill(mesh.child("meshd.daemon"))
         deploy = await deploying
-        for load in loads.values():
-            await load.finished()
+        await elapse(5, "load on the restored revisions")
     assert deploy.code == 1, deploy.out + deploy.err
     detail = json.loads(deploy.out)["detail"]
     return {name: load.result for name, load in loads.items()}, detail
@@ -132,6 +133,7 @@ async def check_rollbacks(
         release = await newest_release(mesh, service)
         result = seen[service]
         asked = result.served + len(result.failures)
+        assert asked > 0
         served, failed = _of_new(release)
         print(
             f"{mesh.runtime} {service}: {release['outcome']} after "
@@ -143,10 +145,10 @@ async def check_rollbacks(
         status = await mesh.service(service)
         assert {r["revision"] for r in status["replicas"]} == {release["previous"]}
         assert status["ready"] == 2
-        if service == "slow":  # 0.3 to 0.7 % here; a busy machine needs more to see a difference
-            assert served + failed < 0.025 * asked
+        if service == "slow":  # 20 to 30 here; a busy machine needs more to see a difference
+            assert served + failed < 1.75 * RATES[service]
         if service == "errors":
-            assert len(result.failures) < 0.005 * asked
+            assert len(result.failures) < 0.35 * RATES[service]
         else:
             assert result.failures == []
 

@@ -6,7 +6,7 @@ until that file exists; `/download?seconds=N&bytes=M` sends a body piece by piec
 carries $VERSION. `/_times` answers with the Unix times of the first good probe and the first other
 request. `/_unhealthy`, `/_unready?for=now` and `/_eat?mb=N` (memory) damage it.
 $FAULT: `never-healthy`, `slow-start` (2 s), `crash` (after 5 s), `exit` (at once),
-`errors` (5 % of the answers are 500), `slow` (three times as slow).
+`errors` (5 % of the answers are 500), `slow` (ten times as slow).
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class Origin:
         else:
             self.first_request = self.first_request or time.time()
             async with self.slots:
-                times = 3 if FAULT == "slow" else 1
+                times = 10 if FAULT == "slow" else 1
                 await asyncio.sleep(times * float(query.get("ms", "0")) / 1000)
             self.count += 1
             status = 500 if FAULT == "errors" and self.count % 20 == 0 else 200

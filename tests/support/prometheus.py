@@ -30,10 +30,18 @@ class Prometheus:
         found: list[dict[str, Any]] = (await self.get("query", query=expression))["result"]
         return found
 
-    async def wait_for(self, expression: str) -> list[dict[str, Any]]:
-        """Wait until an instant query has a result, and return it."""
-        await wait_until(lambda: self.query(expression), 20.0, f"data of {expression}", 0.1)
-        return await self.query(expression)
+    async def wait_for(self, expression: str, otherwise: str = "no data") -> list[dict[str, Any]]:
+        """Wait until an instant query has a result, and return it. `otherwise` says what is wrong
+        if it has none."""
+        found: list[dict[str, Any]] = []
+
+        async def has_data() -> bool:
+            nonlocal found
+            found = await self.query(expression)
+            return bool(found)
+
+        await wait_until(has_data, 20.0, f"data ({otherwise}: {expression})", 0.1)
+        return found
 
 
 @contextlib.asynccontextmanager

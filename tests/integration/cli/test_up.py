@@ -247,8 +247,9 @@ def test_followers_survive_a_killed_control_process(meshd: Meshd) -> None:
         meshd.ask("/mark-2")
         wait_until_blocking(lambda: meshd("ps").returncode == 0, 10, "the API answers again")
         meshd.ask("/mark-3")
-        logs.until(lambda lines: any("/mark-3 " in line["line"] for line in lines))
-        for mark in ("/mark-1 ", "/mark-2 ", "/mark-3 "):
+        marks = ("/mark-1 ", "/mark-2 ", "/mark-3 ")
+        logs.until(lambda lines: all(any(m in line["line"] for line in lines) for m in marks))
+        for mark in marks:
             assert sum(mark in line["line"] for line in logs.lines) == 1, mark
 
         (ready, *_) = json.loads(meshd("ps", "-r", "-o", "json").stdout)

@@ -16,6 +16,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 SECRET = "T0KEN-in-the-path"
+SENT = 'meshd_notifications_total{outcome="sent"} 1.0'
 SERVER = """
 import http.server, os, pathlib, threading, time
 
@@ -62,12 +63,17 @@ async def test_a_crash_loop_reaches_the_webhook_and_the_url_stays_secret() -> No
             (alert,) = bodies[0]["alerts"]
             assert (alert["topic"], alert["status"]) == ("crash-loop", "firing")
             assert (alert["project"], alert["service"]) == ("shop", "web")
+            await wait_until(lambda: counts_the_message(mesh), 10, "the metric", 0.1)
             shown = [done.out + done.err, *await all_output(mesh)]
     finally:
         await runner.cleanup()
     assert not [text for text in shown if SECRET in text]
-    assert any('meshd_notifications_total{outcome="sent"} 1.0' in text for text in shown)
+    assert any(SENT in text for text in shown)
     assert any("shop/web" in text and "crash-loop" in text for text in shown)
+
+
+async def counts_the_message(mesh: TestMesh) -> bool:
+    return SENT in await mesh.text("/metrics")
 
 
 async def all_output(mesh: TestMesh) -> list[str]:

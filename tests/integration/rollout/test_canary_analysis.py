@@ -30,6 +30,7 @@ async def nothing_more() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_every_bad_revision_is_rolled_back(mesh: TestMesh) -> None:
     seen, detail = await deploy_bad_revisions(mesh, "none", nothing_more)
     assert "errors was rolled back" in detail

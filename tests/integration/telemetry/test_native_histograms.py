@@ -32,7 +32,7 @@ class CountingControl(FakeControl):
 
 
 CONFIG = """
-global: {{scrape_interval: 200ms}}
+global: {{scrape_interval: 1s}}
 scrape_configs:
   - job_name: meshd
     static_configs: [{{targets: ["{address}"]}}]
@@ -46,17 +46,16 @@ async def test_quantiles_come_from_native_buckets(tmp_path: Path) -> None:
         config.write_text(CONFIG.format(address=serving.metrics_address))
         async with running_prometheus(config, "native-histograms", "exemplar-storage") as server:
             own = 'meshd_request_duration_seconds{service="shop/orders"}'
-            await server.wait_for(f"histogram_count({own})")
-            (count,) = await server.query(f"histogram_count({own})")
+            (count,) = await server.wait_for(f"histogram_count({own})")
             assert float(count["value"][1]) == 20
             # The slowest of five latencies is 1.2 s: the classic buckets end at 1 and 2.5 s.
-            (worst,) = await server.query(f"histogram_quantile(1, {own})")
+            (worst,) = await server.wait_for(f"histogram_quantile(1, {own})")
             assert 1.2 <= float(worst["value"][1]) <= 1.2 * 2 ** (2 / 8)
             # All other families arrive in the same format.
-            (ready,) = await server.query('meshd_replicas{service="shop/orders",state="ready"}')
+            (ready,) = await server.wait_for('meshd_replicas{service="shop/orders",state="ready"}')
             assert float(ready["value"][1]) == 1
-            assert await server.query("process_resident_memory_bytes")
-            assert await server.query("meshd_events_total")
+            assert await server.wait_for("process_resident_memory_bytes")
+            assert await server.wait_for("meshd_events_total")
     assert all("protobuf" in each for each in control.formats)
 
 
@@ -79,6 +78,6 @@ async def test_exemplars_lead_from_a_bucket_to_a_trace(tmp_path: Path) -> None:
 
             await wait_until(traces, 20.0, "an exemplar", 0.1)
             assert await traces() == {traffic.TRACE}
-            (bucket,) = await server.query(f'{name}{{service="shop/orders",le="1.0"}}')
+            (bucket,) = await server.wait_for(f'{name}{{service="shop/orders",le="1.0"}}')
             assert float(bucket["value"][1]) == 16
     assert all("openmetrics" in each for each in control.formats)

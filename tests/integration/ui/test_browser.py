@@ -21,7 +21,7 @@ from tests.fakes import traffic
 from tests.fakes.control import FakeControl
 from tests.support.browser import DESKTOP, PHONE, open_page, take_screenshot, violations
 from tests.support.mesh import TestMesh, service_text
-from tests.support.waiting import elapse, wait_until
+from tests.support.waiting import BUSY, elapse, wait_until
 
 pytestmark = [pytest.mark.page, pytest.mark.slow, pytest.mark.timeout(240)]
 CALLING = Path(__file__).parents[2] / "support" / "calling_origin.py"
@@ -128,7 +128,7 @@ async def test_a_large_mesh_has_only_the_rows_near_the_window() -> None:
         first = await page.wait_for_function(COMPLETE, arg=SERVICES + 1)
         milliseconds = await first.json_value()
         print(f"first view of {SERVICES} services after {milliseconds:.0f} ms")
-        assert milliseconds < 5 * MOST_MS
+        assert milliseconds < 5 * BUSY * MOST_MS
         rows = page.locator("table.services tbody tr:not(.left-out)")
         assert 20 <= await rows.count() <= 100
         height = await page.evaluate("document.body.scrollHeight")

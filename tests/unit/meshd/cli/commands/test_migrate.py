@@ -13,7 +13,7 @@ import pytest
 from meshd.cli import daemon_process
 from meshd.cli.commands import migrate
 from meshd.cli.daemon_process import DaemonOptions, DaemonStartError, TakeoverOptions
-from tests.support.waiting import wait_until_blocking
+from tests.support.waiting import wait_until, wait_until_blocking
 
 SUPERVISOR = """
 import pathlib, signal, sys
@@ -34,11 +34,19 @@ class Answer:
 
 @dataclass
 class Daemon:
-    """The API of a daemon whose answers come in this order; the last one stays."""
+    """The API of a daemon whose answers come in this order; the last one stays. With `state`, it
+    answers again only when its supervisor has counted the first upgrade: the signals of two that
+    follow at once would be one."""
 
     answers: list[Answer] = field(default_factory=list)
+    state: Path | None = None
+    asked: int = 0
 
     async def status(self) -> Answer:
+        self.asked += 1
+        if self.state is not None and self.asked > 1:
+            state = self.state
+            await wait_until(lambda: upgrades(state) == 1, 5.0, "the first upgrade")
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
@@ -70,7 +78,7 @@ async def test_the_configuration_before_is_restored(
 ) -> None:
     monkeypatch.setattr(migrate, "SWITCH_SECONDS", 0.5)
     before = (state / "supervisor.json").read_bytes()
-    client: Any = Daemon([Answer("docker", (3, 1))])
+    client: Any = Daemon([Answer("docker", (3, 1))], state)
     with pytest.raises(DaemonStartError, match="the daemon continues as before"):
         await migrate._switch(client, state, TAKEN)
     assert (state / "supervisor.json").read_bytes() == before
