@@ -3,20 +3,28 @@
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from tests.support.tcp_server import stop_listening
 
+LATE = 0.9
+"""Seconds from the begin of a connect to the first request, after which the connection may be
+closed without a failure: a worker that drains closes those without a request after 1 s, and a busy
+machine may hold a client up for that long."""
+
 
 @dataclass
 class Origin:
-    """Answers `NAME PATH`. `/slow/SECONDS` waits first, `/sick` answers 503 while `sick`."""
+    """Answers `NAME PATH`. `/slow/SECONDS` waits first, `/held` until `release` is set, and `/sick`
+    answers 503 while `sick`."""
 
     name: str
     port: int = 0
     sick: bool = False
     requests: int = 0
+    release: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,6 +46,8 @@ class Origin:
             path = head.split(b" ", 2)[1].decode()
             if path.startswith("/slow/"):
                 await asyncio.sleep(float(path.removeprefix("/slow/")))
+            elif path == "/held":
+                await self.release.wait()
             sick = self.sick and path == "/sick"
             status = "503 Service Unavailable" if sick else "200 OK"
             body = f"{self.name} {path}"
@@ -67,11 +77,17 @@ async def origin(
         await asyncio.sleep(0)
 
 
+class LateRequestError(ConnectionError):
+    """The first request of a connection was late, and the connection was closed."""
+
+
 async def fetch(
     address: str, path: str = "/", tls: ssl.SSLContext | None = None, name: str = "localhost"
 ) -> tuple[int, str]:
-    """Send one request on a new connection; return status and body. Raises ConnectionError. `tls`
-    encrypts it, and the server must have a certificate for `name`."""
+    """Send one request on a new connection; return status and body. Raises ConnectionError, and
+    LateRequestError if the request was late. `tls` encrypts it, and the server must have a
+    certificate for `name`."""
+    begun = time.monotonic()
     if address.startswith("unix:"):
         reader, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
     else:
@@ -79,13 +95,19 @@ async def fetch(
         reader, writer = await asyncio.open_connection(
             host.strip("[]"), int(port), ssl=tls, server_hostname=name if tls else None
         )
+    late = False
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        late = time.monotonic() - begun >= LATE
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        if not head:
+            raise ConnectionError("closed without an answer")
+    except ConnectionError as error:
+        if late:
+            raise LateRequestError(str(error)) from error
+        raise
     finally:
         await end(writer)
-    if not head:
-        raise ConnectionError("closed without an answer")
     return int(head.split()[1]), body.decode()
 
 
@@ -100,7 +122,8 @@ async def end(writer: asyncio.StreamWriter) -> None:
 @dataclass
 class SteadyClients:
     """Clients that send one request after the other. Half of them open a connection per request;
-    the others keep theirs and repeat a request when the kept connection was closed meanwhile."""
+    the others keep theirs and repeat a request when the kept connection was closed meanwhile.
+    Both repeat a first request that was late."""
 
     address: str
     path: str = "/"
@@ -134,6 +157,8 @@ class SteadyClients:
             try:
                 status, _ = await fetch(self.address, self.path, self.tls)
                 self._note(status)
+            except LateRequestError as error:
+                print(f"repeats a late request: {error}")
             except OSError as error:
                 self.failures.append(f"new connection: {error!r}")
             await asyncio.sleep(pause)
@@ -141,6 +166,7 @@ class SteadyClients:
     async def _keep(self, pause: float) -> None:
         host, _, port = self.address.rpartition(":")
         while True:
+            begun = time.monotonic()
             try:
                 reader, writer = await asyncio.open_connection(
                     host,
@@ -153,27 +179,32 @@ class SteadyClients:
                 await asyncio.sleep(pause)
                 continue
             try:
-                await self._use(reader, writer, pause)
+                await self._use(reader, writer, pause, begun)
             finally:
                 await end(writer)
 
     async def _use(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pause: float
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        pause: float,
+        begun: float,
     ) -> None:
-        used = False
+        may_be_closed = False  # without a failure
         while True:
             try:
                 writer.write(f"GET {self.path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                may_be_closed = may_be_closed or time.monotonic() - begun >= LATE
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
                 await reader.readexactly(length)
             except (ConnectionError, asyncio.IncompleteReadError) as error:
                 began = isinstance(error, asyncio.IncompleteReadError) and error.partial
-                if not used or began:
+                if not may_be_closed or began:
                     self.failures.append(f"kept connection: {error!r}")
                 return
             self._note(int(head.split()[1]))
-            used = True
+            may_be_closed = True
             if b"connection: close" in head:
                 return
             await asyncio.sleep(pause)

@@ -210,7 +210,7 @@ async def test_a_draining_worker_acks_and_its_busy_endpoint_counts(tmp_path: Pat
         pids = set(running.workers())
         async with control(tmp_path / "feed.sock") as client:
             old = set(client.live)
-        slow = asyncio.create_task(fetch(address, "/slow/5"))
+        slow = asyncio.create_task(fetch(address, "/held"))
         await wait_until(lambda: behind.requests == 1, 5, "request is there")
         running.signal(signal.SIGUSR2)
         await wait_until(lambda: len(set(running.workers()) - pids) == 2, 15, "replaced")
@@ -222,17 +222,19 @@ async def test_a_draining_worker_acks_and_its_busy_endpoint_counts(tmp_path: Pat
             holding = {ack.worker for ack in client.of(Ack) if busy in ack.busy}
             assert len(holding) == 1
             assert holding <= old
-            assert await slow == (200, "a /slow/5")
+            behind.release.set()
+            assert await slow == (200, "a /held")
             await wait_until(lambda: not set(client.live) & old, 10, "old worker ended")
 
 
 async def test_a_busy_endpoint_is_acked_idle_when_its_request_ends(tmp_path: Path) -> None:
     async with scene(tmp_path) as (_, address, behind), control(tmp_path / "feed.sock") as client:
-        slow = asyncio.create_task(fetch(address, "/slow/1"))
+        slow = asyncio.create_task(fetch(address, "/held"))
         await wait_until(lambda: behind.requests == 1, 5, "request is there")
         client.publish(snapshot(2))
         await client.all_acked(Generation(1, 2))
         assert any(ack.busy for ack in client.of(Ack))
+        behind.release.set()
         await slow
         last = {}
         await wait_until(

@@ -41,13 +41,14 @@ async def test_an_upgrade_loses_no_request_and_no_child(tmp_path: Path) -> None:
             keeper, control_process = sorted(set(running.children()) - set(workers))
             load = SteadyClients(address)
             load.start(clients=8)
-            slow = asyncio.create_task(fetch(address, "/slow/3"))
+            slow = asyncio.create_task(fetch(address, "/held"))
             await wait_until(lambda: load.good > 100, 10, "load runs")
             running.signal(signal.SIGUSR2)
             new = await wait_until(
                 lambda: len(set(running.workers()) - set(workers)) == 2, 20, "new workers"
             )
-            assert await slow == (200, "a /slow/3")
+            behind.release.set()
+            assert await slow == (200, "a /held")
             await wait_until(lambda: not set(running.workers()) & set(workers), 20, "old ones gone")
             good = load.good
             await wait_until(lambda: load.good > good + 200, 10, "load continues")
