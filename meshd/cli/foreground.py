@@ -4,19 +4,26 @@ Used by `meshd.cli.commands.up` alone. `deploy_progress` shows the deployment.
 """
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
 from meshd.api.dto import DeployResult
-from meshd.cli import deploy_progress, image_progress, output, plan_output, tables
-from meshd.cli.daemon_process import END_SECONDS, START_SECONDS, DaemonProcess
+from meshd.cli import (
+    daemon_process,
+    deploy_progress,
+    image_progress,
+    output,
+    plan_output,
+    tables,
+)
+from meshd.cli.daemon_process import END_SECONDS, START_SECONDS, DaemonOptions, DaemonProcess
+from meshd.cli.stop_signals import StopRequested, StopSignals
 from meshd.model.errors import NotFound, Rejected
 from meshd.runtime.lease import DURATION
 from meshd.spec.model import Project
 
-STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NO_ANSWER_SECONDS: Final = 3.0
 """Seconds to wait for the end of a daemon that could not answer the request to shut down."""
 DECISION_SECONDS: Final = 2 * DURATION
@@ -33,19 +40,15 @@ SIGNAL_STEPS: Final = (
 )
 """Signals that end a daemon at once, and seconds to wait after each. The supervisor drains at the
 first SIGTERM and stops draining at the second."""
-T = TypeVar("T")
-
-
-class StopRequested(Exception):
-    """A signal asked the command to stop."""
 
 
 class ForegroundRun:
     """One run of `meshd up`. `daemon` is the one that this command started, or None if one was
-    running already: the command ends only a daemon that it started."""
+    running already: the command ends only a daemon that it started. `signals` ask it to stop."""
 
     def __init__(
         self,
+        signals: StopSignals,
         client: Client,
         daemon: DaemonProcess | None,
         project: Project | None,
@@ -53,6 +56,7 @@ class ForegroundRun:
         quiet: bool,
         take_over: bool = False,
     ) -> None:
+        self._signals = signals
         self._take_over = take_over
         self._client = client
         self._daemon = daemon
@@ -60,33 +64,30 @@ class ForegroundRun:
         self._seconds = seconds
         self._quiet = quiet
         self._last_event = 0
-        self._stop = asyncio.Event()
-        self._stop_now = asyncio.Event()
 
     async def run(self, detach: bool) -> int:
         """Deploy, then show events unless `detach` is set. Return the exit code."""
-        loop = asyncio.get_running_loop()
-        for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._on_signal)
+        self._signals.handle()
+        until_stopped = self._signals.until_stopped
         try:
-            if await self._until_stopped(self._stand_by(detach)):
+            if await until_stopped(self._stand_by(detach)):
                 return output.OK
             _, self._last_event = await self._client.last_events(0, lambda _: False)
             if self._project is not None:
-                result = await self._until_stopped(self._deploy(self._project))
+                result = await until_stopped(self._deploy(self._project))
                 if not result.ok:
                     return output.FAILED
             if not detach:
-                await self._until_stopped(self._show_until_end())
+                await until_stopped(self._show_until_end())
         except StopRequested:
             await self._end()
         except (Rejected, NotFound, ApiFailure, NoDaemon):
             await self._end()
             raise
-        finally:
-            # A closed loop could not handle a signal: from here on it ends the command at once.
-            for number in STOP_SIGNALS:
-                loop.remove_signal_handler(number)
+        except OSError:  # the terminal was closed, or what reads the output has ended
+            if not detach:
+                await self._end()
+            raise
         return output.OK
 
     async def _stand_by(self, detach: bool) -> bool:
@@ -112,25 +113,6 @@ class ForegroundRun:
                 if decided and detach:
                     return True
             await asyncio.sleep(STANDBY_POLL)
-
-    def _on_signal(self) -> None:
-        if self._stop.is_set():
-            self._stop_now.set()
-        self._stop.set()
-
-    async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` and return its result. Raises StopRequested if a signal arrives first."""
-        running = asyncio.ensure_future(work)
-        stop = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait([running, stop], return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
-                raise StopRequested
-            return running.result()
-        finally:
-            running.cancel()
-            stop.cancel()
-            await asyncio.wait([running, stop])
 
     async def _deploy(self, project: Project) -> DeployResult:
         """Deploy and show the progress. If a project fails that did not exist before, take it
@@ -221,9 +203,9 @@ class ForegroundRun:
         daemon = self._daemon
         if daemon is None:
             return
-        output.print_error("stopping in order; press Ctrl-C again to stop at once")
+        _say("stopping in order; press Ctrl-C again to stop at once")
         in_order = asyncio.ensure_future(self._end_in_order(daemon))
-        at_once = asyncio.ensure_future(self._stop_now.wait())
+        at_once = asyncio.ensure_future(self._signals.again.wait())
         events = asyncio.ensure_future(self._show_events())
         await asyncio.wait([in_order, at_once], return_when=asyncio.FIRST_COMPLETED)
         tasks = (in_order, at_once, events)
@@ -239,6 +221,29 @@ class ForegroundRun:
         except (NoDaemon, ApiFailure):
             timeout = NO_ANSWER_SECONDS  # it ended before it could answer, or cannot be reached
         await daemon.has_ended(timeout)
+
+
+def _say(text: str) -> None:
+    """Print to standard error, if that still exists: the daemon ends in any case."""
+    with contextlib.suppress(OSError):
+        output.print_error(text)
+
+
+async def start_daemon(options: DaemonOptions, signals: StopSignals) -> DaemonProcess:
+    """Start a daemon and wait until it answers. Raises DaemonStartError, and StopRequested if a
+    signal arrives first; the daemon has ended then."""
+    signals.handle()  # before the start: a signal that ended this command would leave the daemon
+    daemon = daemon_process.spawn(options)
+    try:
+        await signals.until_stopped(daemon_process.wait_ready(daemon))
+    except StopRequested:
+        _say("stopping the daemon, which was not ready yet")
+        await end_by_signal(daemon)
+        raise
+    except BaseException:
+        await end_by_signal(daemon)
+        raise
+    return daemon
 
 
 async def end_by_signal(daemon: DaemonProcess) -> None:

@@ -18,6 +18,7 @@ from meshd.cli import daemon_process, foreground, output, proxy_options, spec_op
 from meshd.cli.api_options import api_options
 from meshd.cli.options import detach_option, output_option, state_option, timeout_option
 from meshd.cli.session import connect, require_local, run_async
+from meshd.cli.stop_signals import StopRequested, StopSignals
 from meshd.model.errors import BadAuthority
 from meshd.model.node_proxy import NODE_PORT
 from meshd.spec.model import Project
@@ -170,7 +171,7 @@ async def command(
     leaves them running.
     """
     require_local("up")
-    given_metrics = is_given("metrics")
+    given_metrics = metrics if is_given("metrics") else ""
     if adopt and files:
         raise click.UsageError("--adopt and -f exclude each other")
     if adopt and no_adopt:
@@ -188,59 +189,68 @@ async def command(
     problem = find_problem(settings, addresses)
     if problem is not None:
         raise click.UsageError(problem)
-    try:
-        daemon = None
-        daemon_process.prepare_state(state)
-        options = daemon_process.DaemonOptions(
-            state=state,
-            runtime=runtime,
-            listen=addresses,
-            metrics=metrics,
-            workers=workers,
-            start_limit=start_limit,
-            adopt=not no_adopt,
-            proxy=settings,
-            filter_host=not no_filter,
-            record=not no_record,
-            api=api,
-            ui=ui,
-            lease=lease,
-            node_listen=node_listen or (f"0.0.0.0:{NODE_PORT}" if runtime == "swarm" else ""),
-            authority_file=authority_file or "",
-            peer_listen=peer_listen,
-            allow_clear_text=allow_clear_text,
-        )
-        async with daemon_process.start_lock(state):
-            if await check_running(options):
-                proxy_options.warn_if_different(options, listen, metrics if given_metrics else "")
-            else:
-                name = await choose_runtime(runtime, spec)
-                if lease and name != "swarm":
-                    raise daemon_process.DaemonStartError(
-                        f"--lease needs --runtime swarm; the {name} runtime keeps no lease"
-                    )
-                if node_listen and name != "swarm":
-                    output.print_error(
-                        f"warning: --node-listen is for --runtime swarm; other nodes cannot reach "
-                        f"replicas of the {name} runtime"
-                    )
-                if authority_file:
-                    check_authority(authority_file)
-                daemon = daemon_process.spawn(replace(options, runtime=name))
-                await daemon_process.wait_ready(daemon)
-    except daemon_process.DaemonStartError as error:
-        output.print_error(f"meshd: {error}")
-        return output.USAGE
-    async with connect(state) as client:
-        run = foreground.ForegroundRun(client, daemon, spec, seconds, as_json, take_over)
-        code = await run.run(detach)
-        if adopt and detach and code == output.OK:
-            count = sum(each.state == "adopted" for each in (await client.status()).projects)
-            output.print_error(
-                f"adopting containers with mesh.* labels ({count} projects so far); `meshd ps` "
-                "lists them, `meshd down --all` ends the daemon"
+    with StopSignals() as signals:
+        try:
+            daemon = None
+            daemon_process.prepare_state(state)
+            options = daemon_process.DaemonOptions(
+                state=state,
+                runtime=runtime,
+                listen=addresses,
+                metrics=metrics,
+                workers=workers,
+                start_limit=start_limit,
+                adopt=not no_adopt,
+                proxy=settings,
+                filter_host=not no_filter,
+                record=not no_record,
+                api=api,
+                ui=ui,
+                lease=lease,
+                node_listen=node_listen or (f"0.0.0.0:{NODE_PORT}" if runtime == "swarm" else ""),
+                authority_file=authority_file or "",
+                peer_listen=peer_listen,
+                allow_clear_text=allow_clear_text,
             )
-        return code
+            async with daemon_process.start_lock(state):
+                if await check_running(options):
+                    proxy_options.warn_if_different(options, listen, given_metrics)
+                else:
+                    name = await choose_runtime(runtime, spec)
+                    check_swarm_options(name, lease, node_listen)
+                    if authority_file:
+                        check_authority(authority_file)
+                    daemon = await foreground.start_daemon(replace(options, runtime=name), signals)
+        except daemon_process.DaemonStartError as error:
+            output.print_error(f"meshd: {error}")
+            return output.USAGE
+        except StopRequested:
+            return signals.exit_code
+        async with connect(state) as client:
+            run = foreground.ForegroundRun(
+                signals, client, daemon, spec, seconds, as_json, take_over
+            )
+            code = await run.run(detach)
+            if adopt and detach and code == output.OK:
+                count = sum(each.state == "adopted" for each in (await client.status()).projects)
+                output.print_error(
+                    f"adopting containers with mesh.* labels ({count} projects so far); `meshd ps` "
+                    "lists them, `meshd down --all` ends the daemon"
+                )
+            return code
+
+
+def check_swarm_options(runtime: str, lease: str, node_listen: str) -> None:
+    """Check that options of the Swarm runtime are given with it. Raises DaemonStartError."""
+    if lease and runtime != "swarm":
+        raise daemon_process.DaemonStartError(
+            f"--lease needs --runtime swarm; the {runtime} runtime keeps no lease"
+        )
+    if node_listen and runtime != "swarm":
+        output.print_error(
+            "warning: --node-listen is for --runtime swarm; other nodes cannot reach replicas of "
+            f"the {runtime} runtime"
+        )
 
 
 def check_authority(file: str) -> None:

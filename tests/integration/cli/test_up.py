@@ -210,6 +210,34 @@ def test_up_in_the_foreground_until_ctrl_c(meshd: Meshd) -> None:
         assert daemon_process.running_pid(meshd.state) is None
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_daemon_starts_ends_it(meshd: Meshd, number: signal.Signals) -> None:
+    def started() -> bool:
+        return daemon_process.running_pid(meshd.state) is not None
+
+    with meshd.foreground() as process:
+        # It writes its pid file before its children start, long before it answers.
+        wait_until_blocking(started, 60, "the daemon has started")
+        process.send_signal(number)
+        _, complained = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, complained
+        assert complained.endswith("stopping the daemon, which was not ready yet\n")
+        assert daemon_process.running_pid(meshd.state) is None
+
+
+def test_the_daemon_ends_when_the_output_of_the_foreground_does(meshd: Meshd) -> None:
+    with meshd.foreground() as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("press Ctrl-C"):
+                break
+        process.stdout.close()  # as `head` does
+        assert process.stderr is not None
+        wait_until_blocking(lambda: process.poll() is not None, 60, process.args)
+        assert "stopping in order" in process.stderr.read()
+        assert daemon_process.running_pid(meshd.state) is None
+
+
 def test_foreground_survives_a_killed_control_process(meshd: Meshd) -> None:
     with meshd.foreground() as process:
         assert process.stdout is not None

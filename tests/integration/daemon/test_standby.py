@@ -12,6 +12,7 @@ from meshd.api.server import serve
 from meshd.cli.foreground import ForegroundRun
 from meshd.cli.main import main
 from meshd.cli.session import find_service
+from meshd.cli.stop_signals import StopSignals
 from meshd.daemon.standby import StandbyControl
 from meshd.model.errors import Rejected
 from meshd.spec.model import Project, Service
@@ -58,7 +59,7 @@ async def test_up_waits_for_the_lease(
     socket = tmp_path / "admin.sock"
     standby = StandbyControl("prod", lambda: "m1", lambda: "", lambda: None)
     async with Client(socket) as client:
-        run = ForegroundRun(client, None, None, 10.0, True)
+        run = ForegroundRun(StopSignals(), client, None, None, 10.0, True)
         async with serve(standby, socket, "127.0.0.1:0"):  # type: ignore[arg-type]
             assert await run.run(detach=True) == 0
             assert "m1 leads lease prod; this meshd takes over" in capsys.readouterr().err
