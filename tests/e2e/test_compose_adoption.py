@@ -232,7 +232,7 @@ async def containers(compose: Compose) -> set[str]:
 async def scaled_by_copies(mesh: TestMesh, compose: Compose, originals: set[str]) -> None:
     """Load starts clones, which Compose lists as its own; a container that Compose removes is
     replaced."""
-    async with Load(mesh.address, 120, 90, path="/?ms=100", clients=120) as rush:
+    async with Load(mesh.address, 120, 300, path="/?ms=100", clients=120) as rush:
         more, names = await in_mesh(mesh, lambda names: len(names) >= 4, 30)
         assert originals < names
         assert names <= await containers(compose)
@@ -272,7 +272,7 @@ async def compose_stops_it(mesh: TestMesh, compose: Compose) -> None:
 async def takes_its_leave(mesh: TestMesh, compose: Compose, originals: set[str]) -> None:
     """`meshd down` removes its clones, and leaves the containers of Compose."""
     await compose("start")
-    async with Load(mesh.address, 120, 60, path="/?ms=100", clients=120):
+    async with Load(mesh.address, 120, 130, path="/?ms=100", clients=120):
         await in_mesh(mesh, lambda names: len(names) >= 3, 30)
     down = await mesh.down()
     assert down.code == 0, down.out + down.err
