@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
+from meshd.api.client import Client
 from meshd.model.runtime import Availability, Holder, ReplicaSpec, ReplicaState
 from meshd.runtime.base import (
     EventKind,
@@ -491,7 +492,7 @@ async def test_nodes_are_drained_filled_and_lost_under_load(
 @pytest.mark.timeout(900)
 async def test_another_meshd_takes_over(tmp_path: Path, engine_image: str) -> None:
     """One of two leads. It is killed; the other one continues with its state and its replicas. It
-    is frozen, and changes nothing when it continues."""
+    is frozen, and changes nothing when it continues. One ends in order right after a change."""
     text = APPLICATION.replace("IMAGE", engine_image).replace("CODE", json.dumps(CALLER))
     with own_swarm(["m1"], engine_image) as (node,):
         meshes = []
@@ -547,6 +548,14 @@ async def test_another_meshd_takes_over(tmp_path: Path, engine_image: str) -> No
                 os.kill(control, signal.SIGCONT)
             await wait_until(lambda: _stands_by(second), 60, "the other one stands by")
             assert (await first.service("web"))["wanted"] == 2
+
+            async with Client(first.state / "admin.sock") as client:
+                await client.scale(PROJECT, "web", 3)
+            os.kill(first.child("meshd.daemon"), signal.SIGTERM)
+            began = clock()
+            await wait_until(leads, 60, "the other one leads after the orderly end")
+            print(f"orderly hand-over after {clock() - began:.1f} s")
+            assert (await second.service("web"))["wanted"] == 3, "the last change is there"
         finally:
             await second.end()
             await first.end()
