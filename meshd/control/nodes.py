@@ -54,6 +54,9 @@ class NodeManager:
         self._clock = clock
         self._problems: dict[str, str] = {}
         self._moves_left = 0
+        self._changing = asyncio.Lock()
+        """Held from the look at a node until it is changed: a drain that ends would overwrite what
+        a user sets meanwhile."""
 
     async def nodes(self) -> Sequence[NodeStatus]:
         """See `NodeControl.nodes`."""
@@ -109,6 +112,12 @@ class NodeManager:
     ) -> NodeDrain:
         """See `NodeControl.drain`."""
         self._require_nodes()
+        async with self._changing:
+            return await self._begin_drain(node, seconds, force, dry_run, who)
+
+    async def _begin_drain(
+        self, node: str, seconds: float, force: bool, dry_run: bool, who: str
+    ) -> NodeDrain:
         nodes = await self._runtime.all_nodes()
         found = self._find(nodes, node)
         view = self._reconciler.view()
@@ -129,21 +138,23 @@ class NodeManager:
 
     async def cordon(self, node: str, who: str) -> None:
         """See `NodeControl.cordon`."""
-        found = await self._known(node)
-        if found.availability is Availability.DRAIN:
-            raise Rejected(f"node {node} is drained already, so that it takes no replicas")
-        cause = f"node {node} was cordoned by {who}"
-        await self._set(node, Availability.PAUSE, cause, found.drain_until)
-        self._record(Kind.NODE_CORDONED, cause)
+        async with self._changing:
+            found = await self._known(node)
+            if found.availability is Availability.DRAIN:
+                raise Rejected(f"node {node} is drained already, so that it takes no replicas")
+            cause = f"node {node} was cordoned by {who}"
+            await self._set(node, Availability.PAUSE, cause, found.drain_until)
+            self._record(Kind.NODE_CORDONED, cause)
 
     async def uncordon(self, node: str, who: str) -> None:
         """See `NodeControl.uncordon`."""
-        await self._known(node)
-        cause = f"node {node} was uncordoned by {who}"
-        await self._set(node, Availability.ACTIVE, cause)
-        self._problems.pop(node, None)
-        self._keep(node)
-        self._record(Kind.NODE_UNCORDONED, cause)
+        async with self._changing:
+            await self._known(node)
+            cause = f"node {node} was uncordoned by {who}"
+            await self._set(node, Availability.ACTIVE, cause)
+            self._problems.pop(node, None)
+            self._keep(node)
+            self._record(Kind.NODE_UNCORDONED, cause)
 
     async def rebalance(self, dry_run: bool, who: str) -> Rebalance:
         """See `NodeControl.rebalance`."""
@@ -170,10 +181,11 @@ class NodeManager:
 
     async def advance(self) -> None:
         """Take the next step of each drain, and of a rebalance."""
-        nodes = await self._runtime.all_nodes()
-        for node in nodes:
-            if node.drain_until:
-                await self._advance_drain(node)
+        async with self._changing:
+            nodes = await self._runtime.all_nodes()
+            for node in nodes:
+                if node.drain_until:
+                    await self._advance_drain(node)
         if self._moves_left:
             self._advance_rebalance(nodes)
 

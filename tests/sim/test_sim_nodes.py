@@ -1,6 +1,7 @@
 """Nodes are drained and filled again in virtual time, without a moment below strength."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from meshd.control.nodes import NodeManager
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Kind
 from meshd.model.replica_phase import Phase
-from meshd.model.runtime import Availability, Node
+from meshd.model.runtime import Availability, Node, ObservedReplica
 from tests.fakes import virtual
 from tests.fakes.rollout_scene import Scene, run, scene_in, shop
 
@@ -121,6 +122,34 @@ def test_a_drain_gives_up_in_time_and_keeps_what_is_left(tmp_path: Path) -> None
             await nodes.uncordon("w1", "me")
             (_, status, _) = await nodes.nodes()
             assert (status.availability, status.problem) == ("active", "")
+
+    run(main)
+
+
+def test_what_a_user_sets_while_a_drain_ends_stays(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            await started(scene, 3, *NODES)
+            nodes = manager_of(scene)
+            await nodes.drain("w2", 600.0, False, False, "me")
+            await scene.until(lambda: spread(scene)[2] == 0)
+            list_jobs, looks, proceed = scene.runtime.jobs, asyncio.Event(), asyncio.Event()
+
+            async def slow_jobs() -> Sequence[ObservedReplica]:
+                looks.set()
+                await proceed.wait()
+                return await list_jobs()
+
+            scene.runtime.jobs = slow_jobs  # type: ignore[method-assign]
+            step = asyncio.ensure_future(nodes.advance())
+            await looks.wait()
+            uncordon = asyncio.ensure_future(nodes.uncordon("w2", "me"))
+            await asyncio.sleep(1.0)
+            proceed.set()
+            await asyncio.gather(step, uncordon)
+            await asyncio.sleep(1.0)
+            assert scene.runtime.machines["w2"].availability is Availability.ACTIVE
+            assert kinds(scene)[-1] == Kind.NODE_UNCORDONED
 
     run(main)
 
