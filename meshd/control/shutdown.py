@@ -23,7 +23,8 @@ ANSWER_TIME: Final = 0.2
 
 
 class Shutdown:
-    """The shutdown: `down` takes one project down, `end` ends this process."""
+    """The shutdown: `down` takes one project down, `end` ends this process. `parent`: process id of
+    the supervisor that started this process; 0: none did."""
 
     def __init__(
         self,
@@ -33,6 +34,7 @@ class Shutdown:
         publisher: Publisher,
         down: Callable[[str], Awaitable[None]],
         end: Callable[[], None],
+        parent: int = 0,
     ) -> None:
         self._store = store
         self._reconciler = reconciler
@@ -40,6 +42,7 @@ class Shutdown:
         self._publisher = publisher
         self._down = down
         self._end = end
+        self._parent = parent
 
     async def shutdown(self, stop_replicas: bool) -> None:
         """See `Control.shutdown`. The answer goes out first. Then the supervisor is signalled to
@@ -70,8 +73,15 @@ class Shutdown:
         )
 
     def _end_all(self) -> None:
-        supervisor = self._publisher.supervisor
-        if self._publisher.connected and supervisor:
+        supervisor = self._find_supervisor()
+        if supervisor:
             os.kill(supervisor, signal.SIGTERM)
         else:
             self._end()
+
+    def _find_supervisor(self) -> int:
+        """Return the process id of the supervisor, 0 if there is none. While the feed is down, as
+        during an upgrade, it is the parent: it would replace this process if that ended alone."""
+        if self._publisher.connected:
+            return self._publisher.supervisor
+        return self._parent if os.getppid() == self._parent else 0
