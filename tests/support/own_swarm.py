@@ -13,10 +13,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from tests.support.ports import worker_number
 from tests.support.waiting import wait_until_blocking
 
 FIRST_NETWORK = 77
-"""The third number of the addresses of the first Swarm of a process; others follow."""
+"""The third number of the addresses of the first Swarm of the first worker of pytest-xdist."""
+NETWORKS = 20
+"""How many Swarms a worker may run at the same time, each with a number of its part."""
+WORKERS = 8
+"""How many workers may run Swarms at the same time."""
 BRIDGE_NUMBER = 254
 """The last number of the bridge's own address."""
 _numbers = itertools.count()
@@ -160,8 +165,9 @@ def _sharing_mounts(engine: int) -> list[int]:
 @contextmanager
 def own_engines(names: Sequence[str]) -> Iterator[list[OwnNode]]:
     """Run engines of these names that reach each other and are in no Swarm."""
-    number = next(_numbers)
-    bridge, network = f"os{os.getpid()}{chr(ord('a') + number)}", f"10.214.{FIRST_NETWORK + number}"
+    number = next(_numbers) % NETWORKS
+    first = FIRST_NETWORK + NETWORKS * (worker_number() % WORKERS)
+    bridge, network = f"os{os.getpid()}{chr(ord('a') + number)}", f"10.214.{first + number}"
     accept = ("FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT")
     with ExitStack() as end:
         run("ip", "link", "add", bridge, "type", "bridge")
