@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import shlex
 import shutil
 import uuid
@@ -18,7 +19,6 @@ from tests.support.scaled import metric, scaled_mesh
 from tests.support.waiting import elapse, wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
-PORT = free_port()
 COMPOSE = """
 name: {project}
 services:
@@ -77,6 +77,12 @@ print(sum(served.values()), len(served))
 """
 
 
+@functools.cache
+def published_port() -> int:
+    """Return the port of all tests, which is chosen as the first of them starts its servers."""
+    return free_port()
+
+
 @asynccontextmanager
 async def servers(
     scale: str = "{min: 2, max: 2}", drain: str = "4s"
@@ -99,7 +105,12 @@ async def servers(
 
 def text(project: str, scale: str, version: int = 1, drain: str = "4s") -> str:
     return COMPOSE.format(
-        project=project, image=IMAGE, scale=scale, version=version, port=PORT, drain=drain
+        project=project,
+        image=IMAGE,
+        scale=scale,
+        version=version,
+        port=published_port(),
+        drain=drain,
     )
 
 
@@ -116,7 +127,7 @@ def open_connections(status: dict[str, Any]) -> list[int]:
 @asynccontextmanager
 async def from_outside() -> AsyncIterator[bytes]:
     """Hold a connection to the published port; yield what Redis answers to a PING there."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+    reader, writer = await asyncio.open_connection("127.0.0.1", published_port())
     try:
         writer.write(b"PING\r\n")
         yield await asyncio.wait_for(reader.readline(), 20)
