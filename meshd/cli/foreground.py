@@ -108,7 +108,7 @@ class ForegroundRun:
                     return False
                 decided = now > since + DECISION_SECONDS
                 if decided and standby != printed:
-                    output.print_error(f"{standby}; this meshd takes over when that one ends")
+                    output.print_error(f"{standby}; this meshd waits for the lease")
                     printed = standby
                 if decided and detach:
                     return True

@@ -113,7 +113,7 @@ def find_service(status: Status, name: str) -> ServiceStatus:
     Raises NotFound; Rejected if the daemon stands by.
     """
     if status.standby:
-        raise Rejected(f"{status.standby}; ask the meshd there")
+        raise Rejected(f"{status.standby}; ask the meshd that leads")
     project, _, short = name.rpartition("/")
     matches = [s for s in status.services if s.name == short and project in ("", s.project)]
     if len(matches) == 1:

@@ -76,4 +76,4 @@ class StandbyControl:
         return self._refuse
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise Rejected(f"{self.reason()}; ask the meshd there")
+        raise Rejected(f"{self.reason()}; ask the meshd that leads")

@@ -33,9 +33,9 @@ async def test_the_status_says_who_leads_and_the_rest_is_refused(tmp_path: Path)
         del leaders[0]
         assert (await client.status()).standby == "standing by: m1 leads lease prod"
         for refused in (client.deploy(SHOP), client.drain("web-1"), client.nodes()):
-            with pytest.raises(Rejected, match="m1 leads lease prod; ask the meshd there"):
+            with pytest.raises(Rejected, match="m1 leads lease prod; ask the meshd that leads"):
                 await refused
-        with pytest.raises(Rejected, match="m1 leads lease prod; ask the meshd there"):
+        with pytest.raises(Rejected, match="m1 leads lease prod; ask the meshd that leads"):
             find_service(await client.status(), "web")
         shown = await asyncio.to_thread(CliRunner().invoke, main, ["ps", "--state", str(tmp_path)])
         assert "standing by: m1 leads lease prod" in shown.output
@@ -62,7 +62,7 @@ async def test_up_waits_for_the_lease(
         run = ForegroundRun(StopSignals(), client, None, None, 10.0, True)
         async with serve(standby, socket, "127.0.0.1:0"):  # type: ignore[arg-type]
             assert await run.run(detach=True) == 0
-            assert "m1 leads lease prod; this meshd takes over" in capsys.readouterr().err
+            assert "m1 leads lease prod; this meshd waits for the lease" in capsys.readouterr().err
             waiting = asyncio.ensure_future(run._stand_by(detach=False))
             await elapse(0.1, "it waits")
             assert not waiting.done()
