@@ -168,7 +168,8 @@ class Status(Value, frozen=True):
     - `addresses`: whether services have virtual addresses: `on`, or `off: REASON`; empty if the
       runtime has none, or nothing needs them.
     - `store_state`: `ok`, or why the state cannot be written.
-    - `standby`: which other process leads, if this one stands by; else empty.
+    - `standby`: which other process leads, if this one stands by; else empty. `leader`: the host
+      of that process, once it is known.
     - `enforcement`: whether `x-mesh.enforce` holds: `on`, or `off: REASON`; empty if no service
       has it.
     """
@@ -188,6 +189,7 @@ class Status(Value, frozen=True):
     store_state: str = "ok"
     enforcement: str = ""
     standby: str = ""
+    leader: str = ""
 
 
 class CallEdge(Value, frozen=True):

@@ -9,7 +9,7 @@ import signal
 from typing import Final
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
-from meshd.api.dto import DeployResult
+from meshd.api.dto import DeployResult, Status
 from meshd.cli import (
     daemon_process,
     deploy_progress,
@@ -43,8 +43,14 @@ first SIGTERM and stops draining at the second."""
 
 
 class ForegroundRun:
-    """One run of `meshd up`. `daemon` is the one that this command started, or None if one was
-    running already: the command ends only a daemon that it started. `signals` ask it to stop."""
+    """One run of `meshd up`.
+
+    - `signals`: what asks it to stop.
+    - `daemon`: the one that this command started; None if one was running already: the command ends
+      only a daemon that it started.
+    - `lease`: the name of the lease that the daemon shares with others; empty for none. With one,
+      the services belong to all of them: they run on when this daemon ends, and another one leads.
+    """
 
     def __init__(
         self,
@@ -55,8 +61,10 @@ class ForegroundRun:
         seconds: float,
         quiet: bool,
         take_over: bool = False,
+        lease: str = "",
     ) -> None:
         self._signals = signals
+        self._lease = lease
         self._take_over = take_over
         self._client = client
         self._daemon = daemon
@@ -64,6 +72,7 @@ class ForegroundRun:
         self._seconds = seconds
         self._quiet = quiet
         self._last_event = 0
+        self._stood_by = False
 
     async def run(self, detach: bool) -> int:
         """Deploy, then show events unless `detach` is set. Return the exit code."""
@@ -73,7 +82,7 @@ class ForegroundRun:
             if await until_stopped(self._stand_by(detach)):
                 return output.OK
             _, self._last_event = await self._client.last_events(0, lambda _: False)
-            if self._project is not None:
+            if self._project is not None and not await self._is_deployed(self._project):
                 result = await until_stopped(self._deploy(self._project))
                 if not result.ok:
                     return output.FAILED
@@ -98,21 +107,36 @@ class ForegroundRun:
         while True:
             now = deploy_progress.monotonic()
             try:
-                standby = (await self._client.status()).standby
+                status = await self._client.status()
             except NoDaemon:  # for a moment, between standing by and leading
                 if now > answered + START_SECONDS:
                     raise
             else:
                 answered = now
-                if not standby:
+                if not status.standby:
                     return False
+                self._stood_by |= bool(status.leader)
                 decided = now > since + DECISION_SECONDS
-                if decided and standby != printed:
-                    output.print_error(f"{standby}; this meshd waits for the lease")
-                    printed = standby
+                if decided and status.standby != printed:
+                    output.print_error(f"{status.standby}; this meshd waits for the lease")
+                    printed = status.standby
                 if decided and detach:
                     return True
             await asyncio.sleep(STANDBY_POLL)
+
+    async def _is_deployed(self, project: Project) -> bool:
+        """Whether this daemon took the project over from another one. It was deployed there, maybe
+        in a later version than the file of this command has."""
+        if not self._stood_by:
+            return False
+        stored = {each.name for each in (await self._client.status()).projects}
+        if project.name not in stored:
+            return False
+        output.print_error(
+            f"{project.name} stays as the meshd that led before has deployed it; `meshd deploy` "
+            "deploys the file of this command"
+        )
+        return True
 
     async def _deploy(self, project: Project) -> DeployResult:
         """Deploy and show the progress. If a project fails that did not exist before, take it
@@ -133,11 +157,10 @@ class ForegroundRun:
             return result
         if not self._quiet:
             output.print_error(f"{project.name} failed: {result.detail}")
-        if self._daemon is not None:
-            await self._end()
-        elif project.name not in before:
+        if project.name not in before and (self._daemon is None or self._lease):
             output.print_error(f"taking {project.name} down again")
             await self._client.down(project.name)
+        await self._end()
         return result
 
     async def _print_daemon_line(self, project: Project) -> None:
@@ -162,14 +185,27 @@ class ForegroundRun:
     async def _show_until_end(self) -> None:
         """Show events until the daemon ends, across restarts of its control process."""
         if not self._quiet:
-            output.print_line(
-                "press Ctrl-C to stop everything"
-                if self._daemon
-                else "press Ctrl-C to leave; the daemon keeps running"
-            )
-        while await self._reconnect():
-            await self._show_events()
+            output.print_line(self._describe_end())
+        standby = ""
+        while (status := await self._reconnect()) is not None:
+            if not status.standby:
+                await self._show_events()
+            elif status.standby != standby:
+                output.print_error(status.standby)
+            standby = status.standby
+            await asyncio.sleep(STANDBY_POLL if standby else 0.0)
         output.print_error("the daemon has ended")
+
+    def _describe_end(self) -> str:
+        """Return what Ctrl-C does."""
+        if self._daemon is None:
+            return "press Ctrl-C to leave; the daemon keeps running"
+        if self._lease:
+            return (
+                f"press Ctrl-C to end this meshd; another one of lease {self._lease} leads then, "
+                "and the services keep running"
+            )
+        return "press Ctrl-C to stop everything"
 
     async def _show_events(self) -> None:
         """Show events until the control process ends."""
@@ -182,24 +218,25 @@ class ForegroundRun:
                     output.print_line(tables.event_line(event))
         except NoDaemon:
             return
+        except Rejected:  # it lost the lease
+            await asyncio.sleep(RECONNECT_POLL)
 
-    async def _reconnect(self) -> bool:
-        """Whether the daemon answers, after giving its control process time to be replaced."""
+    async def _reconnect(self) -> Status | None:
+        """Return the daemon's status, after giving its control process time to be replaced; None if
+        it does not answer."""
         end = asyncio.get_running_loop().time() + START_SECONDS
         while asyncio.get_running_loop().time() < end:
             try:
-                await self._client.status()
+                return await self._client.status()
             except NoDaemon:
                 if self._daemon is not None and await self._daemon.has_ended(0.0):
-                    return False
+                    return None
                 await asyncio.sleep(RECONNECT_POLL)
-            else:
-                return True
-        return False
+        return None
 
     async def _end(self) -> None:
-        """End the daemon in order if this command started it: take projects down, drain the
-        workers. A second Ctrl-C ends it at once."""
+        """End the daemon in order if this command started it: take projects down, unless it shares
+        them, and drain the workers. A second Ctrl-C ends it at once."""
         daemon = self._daemon
         if daemon is None:
             return
@@ -217,7 +254,7 @@ class ForegroundRun:
     async def _end_in_order(self, daemon: DaemonProcess) -> None:
         timeout = END_SECONDS
         try:
-            await self._client.shutdown(stop_replicas=True)
+            await self._client.shutdown(stop_replicas=not self._lease)
         except (NoDaemon, ApiFailure):
             timeout = NO_ANSWER_SECONDS  # it ended before it could answer, or cannot be reached
         await daemon.has_ended(timeout)

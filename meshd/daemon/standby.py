@@ -42,6 +42,7 @@ class StandbyControl:
             proxy=(),
             adopts=False,
             standby=self.reason(),
+            leader=self._leader(),
         )
 
     def reason(self) -> str:

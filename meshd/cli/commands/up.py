@@ -168,7 +168,7 @@ async def command(
 
     Ctrl-C stops the services and the daemon in order. With --detach they keep running; `meshd
     down` stops them. If a daemon runs already, the services are deployed to it, and Ctrl-C
-    leaves them running.
+    leaves them running; so do they with --lease, where another daemon leads on.
     """
     require_local("up")
     given_metrics = metrics if is_given("metrics") else ""
@@ -228,7 +228,7 @@ async def command(
             return signals.exit_code
         async with connect(state) as client:
             run = foreground.ForegroundRun(
-                signals, client, daemon, spec, seconds, as_json, take_over
+                signals, client, daemon, spec, seconds, as_json, take_over, lease
             )
             code = await run.run(detach)
             if adopt and detach and code == output.OK:

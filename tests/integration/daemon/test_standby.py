@@ -1,12 +1,15 @@
 """What a control process that stands by answers."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from meshd.api.client import Client
+from meshd.api.dto import ProjectStatus, Status
 from meshd.api.port import Control
 from meshd.api.server import serve
 from meshd.cli.foreground import ForegroundRun
@@ -49,6 +52,71 @@ async def test_the_status_says_who_leads_and_the_rest_is_refused(tmp_path: Path)
         await asyncio.wait_for(ended.wait(), 10)
     with pytest.raises(AttributeError):
         _ = control._something
+
+
+class Ending:
+    """The process of a daemon that ends as its API was asked to."""
+
+    def __init__(self, control: FakeControl) -> None:
+        self._control = control
+
+    async def has_ended(self, seconds: float) -> bool:
+        """See `DaemonProcess.has_ended`."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._control.ended.wait(), seconds)
+        return self._control.ended.is_set()
+
+
+class Leading(FakeControl):
+    """A daemon that leads, with a project that the leader before has deployed."""
+
+    def __init__(self, project: str) -> None:
+        super().__init__()
+        self.stored_project = ProjectStatus(project, "up", 1, 1, 1)
+
+    def status(self) -> Status:
+        """See `Control.status`."""
+        return msgspec.structs.replace(super().status(), projects=(self.stored_project,))
+
+    def called(self, what: str) -> list[object]:
+        """Return the first argument of each call of this kind."""
+        return [call[1] for call in self.calls if call[0] == what]
+
+
+@pytest.mark.parametrize(("deployed", "sent"), [("shop", []), ("other", ["shop"])])
+async def test_up_leaves_a_project_as_the_leader_before_deployed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deployed: str, sent: list[str]
+) -> None:
+    monkeypatch.setattr("meshd.cli.foreground.STANDBY_POLL", 0.01)
+    socket = tmp_path / "admin.sock"
+    asked = asyncio.Event()
+
+    def leader() -> str:
+        asked.set()
+        return "m1"
+
+    standby = StandbyControl("prod", leader, lambda: "", lambda: None)
+    leading = Leading(deployed)
+    async with Client(socket) as client:
+        run = ForegroundRun(StopSignals(), client, None, SHOP, 10.0, True, lease="prod")
+        async with serve(standby, socket, "127.0.0.1:0"):  # type: ignore[arg-type]
+            running = asyncio.ensure_future(run.run(detach=True))
+            await asyncio.wait_for(asked.wait(), 10)
+        async with serve(leading, socket, "127.0.0.1:0"):
+            await asyncio.wait_for(running, 20)
+    assert leading.called("deploy") == sent
+
+
+@pytest.mark.parametrize(("lease", "stops"), [("prod", False), ("", True)])
+async def test_the_end_of_up_leaves_services_that_it_shares(
+    tmp_path: Path, lease: str, stops: bool
+) -> None:
+    socket = tmp_path / "admin.sock"
+    leading = Leading("shop")
+    async with Client(socket) as client, serve(leading, socket, "127.0.0.1:0"):
+        run = ForegroundRun(StopSignals(), client, Ending(leading), None, 10.0, True, lease=lease)  # type: ignore[arg-type]
+        await run._end()
+    assert leading.called("shutdown") == [stops]
 
 
 async def test_up_waits_for_the_lease(
