@@ -6,10 +6,12 @@ Every other module of this package with I/O uses it. The connection and its erro
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Final, Literal
 
-from aiodocker import DockerError
+from aiodocker import Docker, DockerError
 
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.runtime.docker.engine import Engine, Info
@@ -20,6 +22,8 @@ UPDATE_TRIES: Final = 5
 object."""
 OUT_OF_SEQUENCE: Final = "update out of sequence"
 """Part of the Swarm's answer to an update of another version than the object has."""
+NO_LEADER: Final = "swarm does not have a leader"
+"""Part of the answer of a manager while no manager leads; its status is 500 or 503."""
 PATIENCE: Final = 20.0
 """Seconds for a request. A manager without a majority of managers does not answer."""
 
@@ -74,12 +78,12 @@ class SwarmApi:
     ) -> list[Info]:
         """Return all objects of a kind that satisfy the filters."""
         params = {"filters": json.dumps(filters)} if filters else None
-        async with self._engine.request(PATIENCE) as docker:
+        async with self._request(PATIENCE) as docker:
             return list(await docker._query_json(kind, params=params) or ())
 
     async def inspect(self, kind: Collection, name: str) -> Info:
         """Return one object by name or id. Raises Gone."""
-        async with self._engine.request(PATIENCE, {404: Gone(f"no {name} exists")}) as docker:
+        async with self._request(PATIENCE, {404: Gone(f"no {name} exists")}) as docker:
             return dict(await docker._query_json(f"{kind}/{name}"))
 
     async def create(
@@ -92,7 +96,7 @@ class SwarmApi:
         """Create an object and return its id. Raises NameTaken; `otherwise` with the text of the
         Swarm."""
         taken = {409: NameTaken(f"{body['Name']} already exists")}
-        async with self._engine.request(self._patience(), taken, otherwise) as docker:
+        async with self._request(self._patience(), taken, otherwise) as docker:
             made = await docker._query_json(
                 f"{kind}/create", "POST", data=json.dumps(body), headers=headers
             )
@@ -101,7 +105,7 @@ class SwarmApi:
     async def delete(self, kind: Collection, name: str) -> None:
         """Delete an object. Raises Gone; RuntimeFailure if something uses it."""
         async with (
-            self._engine.request(self._patience(), {404: Gone(f"no {name} exists")}) as docker,
+            self._request(self._patience(), {404: Gone(f"no {name} exists")}) as docker,
             docker._query(f"{kind}/{name}", "DELETE"),
         ):
             return
@@ -130,7 +134,7 @@ class SwarmApi:
         """Replace the `Spec` of an object that has this version. Raises Gone; OutOfSequence if it
         has another one by now."""
         errors: dict[int, RuntimeFailure] = {404: Gone(f"no {name} exists")}
-        async with self._engine.request(self._patience(), errors) as docker:
+        async with self._request(self._patience(), errors) as docker:
             try:
                 await docker._query_json(
                     f"{kind}/{name}/update",
@@ -141,6 +145,26 @@ class SwarmApi:
             except DockerError as error:
                 if OUT_OF_SEQUENCE in str(error.message):
                     raise OutOfSequence(error.message) from error
+                raise
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        patience: float,
+        errors: Mapping[int, RuntimeFailure] | None = None,
+        otherwise: type[RuntimeFailure] = RuntimeFailure,
+    ) -> AsyncIterator[Docker]:
+        """See `Engine.request`. A Swarm without a leader raises RuntimeUnavailable: it answers
+        again once its managers have elected one."""
+        async with self._engine.request(patience, errors, otherwise) as docker:
+            try:
+                yield docker
+            except DockerError as error:
+                unavailable = error.status == HTTPStatus.SERVICE_UNAVAILABLE
+                if unavailable or NO_LEADER in str(error.message):
+                    raise RuntimeUnavailable(
+                        f"the Swarm does not answer: {error.message}"
+                    ) from error
                 raise
 
     def _patience(self) -> float:

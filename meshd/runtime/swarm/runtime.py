@@ -243,7 +243,7 @@ class SwarmRuntime:
 
     async def watch(self) -> AsyncIterator[RuntimeEvent]:
         """See `Runtime.watch`. Engine events only make the next listing sooner. While the Swarm
-        does not answer, retry with growing pauses."""
+        does not answer, or refuses the listing, retry with growing pauses."""
         pause = RETRY_FIRST
         while True:
             stood = False
@@ -266,7 +266,7 @@ class SwarmRuntime:
                     finally:
                         listening.cancel()
                         await asyncio.gather(listening, return_exceptions=True)
-            except RuntimeUnavailable as reason:
+            except RuntimeFailure as reason:  # each: the control process must outlive it
                 _log.debug("no events", reason=str(reason))
                 pause = min(pause * 2, RETRY_LONGEST)
             if stood:

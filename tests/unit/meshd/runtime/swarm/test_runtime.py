@@ -1,0 +1,84 @@
+"""The runtime on a Swarm that refuses requests for a moment."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from meshd.discovery.watch import RuntimeWatcher
+from meshd.runtime.base import EventKind, RuntimeFailure, RuntimeUnavailable
+from meshd.runtime.swarm.runtime import SwarmRuntime
+from tests.support.stub_swarm import NO_LEADER, StubSwarm, serve_swarm
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+async def swarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StubSwarm]:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/engine.sock")
+    async with serve_swarm(tmp_path / "engine.sock") as stub:
+        yield stub
+
+
+@pytest.fixture
+async def runtime(swarm: StubSwarm) -> AsyncIterator[SwarmRuntime]:
+    ready = SwarmRuntime()
+    await ready.open()
+    yield ready
+    await ready.close()
+
+
+@pytest.mark.parametrize(
+    "failure", [(500, NO_LEADER), (503, "no manager answers"), (500, "raft: stopped")]
+)
+async def test_the_watch_outlasts_a_swarm_that_refuses_to_list(
+    swarm: StubSwarm, runtime: SwarmRuntime, failure: tuple[int, str]
+) -> None:
+    changes = 0
+
+    def count() -> None:
+        nonlocal changes
+        changes += 1
+
+    watcher = RuntimeWatcher(runtime, count)
+    watching = asyncio.create_task(watcher.run())
+    await watcher.ready()
+    swarm.failure = failure
+    await wait_until(lambda: watcher.problem is not None and swarm.failures > 2)
+    swarm.failure = None
+    await wait_until(lambda: watcher.problem is None)
+    assert not watching.done()
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_a_refused_listing_cuts_the_events(swarm: StubSwarm, runtime: SwarmRuntime) -> None:
+    kinds = []
+    async for event in runtime.watch():
+        kinds.append(event.kind)
+        swarm.failure = (500, NO_LEADER) if event.kind is EventKind.RESYNC else None
+        if len(kinds) == 3:
+            break
+    assert kinds == [EventKind.RESYNC, EventKind.CUT, EventKind.RESYNC]
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        ((500, NO_LEADER), RuntimeUnavailable),
+        ((503, "no manager answers"), RuntimeUnavailable),
+        ((500, "name must be valid"), RuntimeFailure),
+    ],
+)
+async def test_a_swarm_without_a_leader_is_unavailable(
+    swarm: StubSwarm,
+    runtime: SwarmRuntime,
+    failure: tuple[int, str],
+    expected: type[RuntimeFailure],
+) -> None:
+    """So that nothing counts a start that failed then as a fault of the revision."""
+    swarm.failure = failure
+    with pytest.raises(RuntimeFailure) as raised:
+        await runtime.list()
+    assert type(raised.value) is expected
+    assert failure[1] in str(raised.value)
