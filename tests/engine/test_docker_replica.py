@@ -10,6 +10,7 @@ import pytest
 from meshd.discovery.listening import find_hint
 from meshd.model.runtime import ContainerHealth, ReplicaState
 from meshd.runtime.base import EventKind, StartFailed, Unsupported
+from meshd.runtime.docker.engine import Engine
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.spec.model import Network, Service
 from tests.fakes.replicas import (
@@ -17,6 +18,7 @@ from tests.fakes.replicas import (
     docker,
     docker_runtime,
     fetch,
+    on_podman,
     replica_spec,
     service,
     start_and_wait,
@@ -189,6 +191,12 @@ async def test_out_of_memory_is_observed(runtime: DockerRuntime, engine_image: s
     assert died.replica is not None
     assert died.replica.oom_killed
     assert died.replica.exit_code == 137
+    if not on_podman(runtime):  # which has no such event
+        engine = Engine()
+        await engine.open()
+        found = await engine.events_of(died.replica.runtime_id, "oom", died.at - 5, died.at + 1)
+        await engine.close()
+        assert {event["Action"] for event in found} == {"oom"}
 
 
 async def test_a_harmless_signal_is_not_an_end(runtime: DockerRuntime, engine_image: str) -> None:

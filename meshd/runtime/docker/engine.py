@@ -149,6 +149,22 @@ class Engine:
         except (aiohttp.ClientError, OSError) as error:
             raise RuntimeUnavailable(f"no events from the Docker Engine: {error}") from error
 
+    async def events_of(
+        self, container: str, action: str, since: float, until: float
+    ) -> Sequence[Info]:
+        """Return the events of one kind of a container between two times, in Unix seconds by the
+        engine's clock. The answer comes at the second time, if that is ahead. Raises
+        RuntimeUnavailable."""
+        filters = {"type": ["container"], "container": [container], "event": [action]}
+        params = {
+            "filters": json.dumps(filters), "since": f"{since:.6f}", "until": f"{until:.6f}"
+        }  # fmt: skip
+        async with self.request(PATIENCE + max(0.0, until - since)) as docker:
+            url = URL(f"{docker.docker_host}/{docker.api_version}/events")
+            async with docker.session.get(url, params=params) as response:
+                response.raise_for_status()
+                return [event async for event in _lines(response)]
+
 
 @asynccontextmanager
 async def _request(

@@ -1,11 +1,12 @@
 """Engine events as replica events, each with the replica's state after it.
 
 Used by `DockerRuntime.watch`. The engine reports a stopping container as running; `Sightings`
-remembers which container was asked to stop.
+remembers which container was asked to stop, and which ran out of memory.
 """
 
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from meshd.model.runtime import ObservedReplica, ReplicaState
@@ -20,24 +21,30 @@ MIN_STOPPING_SECONDS = 60.0
 longer ignored the signal."""
 INSPECT_PATIENCE = 5.0
 """Seconds for an inspection during event handling."""
-KILLED = "137"
+KILLED = 137
 """Exit code after SIGKILL (128 + 9)."""
+OUT_OF_MEMORY = "oom"
+"""The engine's name for the event that memory ran out."""
+OUT_OF_MEMORY_PATIENCE = 0.3
+"""Seconds after a kill within which the engine reports that memory ran out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A container as it was last inspected."""
+    """A container as it was last inspected. `limited`: whether its memory has a limit."""
 
     replica: ObservedReplica
     stop_signal: int
     stop_timeout: float
+    limited: bool
 
 
 class Sightings:
     """The last inspection of every container.
 
     The engine calls a container running until it has ended, also after its stop signal. This class
-    remembers the signal.
+    remembers the signal. It also remembers whether memory ran out: the engine forgets that if it
+    learns of the end first.
     """
 
     def __init__(self) -> None:
@@ -45,6 +52,7 @@ class Sightings:
         self._ids: dict[str, str] = {}
         self._stopping: dict[str, float] = {}
         self._first_limits: dict[str, Mapping[str, object]] = {}
+        self._out_of_memory: set[str] = set()
 
     def created(self, info: Info) -> None:
         """Record the inspection of a container that meshd has just created: all its limits are
@@ -56,9 +64,12 @@ class Sightings:
         if info["Id"] not in self._first_limits:
             self._first_limits[info["Id"]] = default_limits(info)
         replica = observe(info, node, self._first_limits[info["Id"]])
+        if replica.exit_code == KILLED and info["Id"] in self._out_of_memory:
+            replica = replace(replica, oom_killed=True)
         patience = float(info["Config"].get("StopTimeout") or 0)
+        limited = bool(info["HostConfig"].get("Memory"))
         self._ids[replica.name] = info["Id"]
-        self._seen[info["Id"]] = Sighting(replica, stop_signal(info), patience)
+        self._seen[info["Id"]] = Sighting(replica, stop_signal(info), patience, limited)
         return self._with_stop_request(replica, now)
 
     def get(self, container: str) -> Sighting | None:
@@ -83,6 +94,15 @@ class Sightings:
     def restarted(self, container: str) -> None:
         """Record a new start: earlier stop signals no longer count."""
         self._stopping.pop(container, None)
+        self._out_of_memory.discard(container)
+
+    def memory_ran_out(self, container: str) -> None:
+        """Record that the kernel killed a process of the container, whose memory ran out."""
+        self._out_of_memory.add(container)
+
+    def lacked_memory(self, container: str) -> bool:
+        """Return whether memory ran out since the container was started."""
+        return container in self._out_of_memory
 
     def ended(self, container: str, replica: ObservedReplica) -> None:
         """Record that the container has ended; return the replica in its last state."""
@@ -102,6 +122,7 @@ class Sightings:
             for container in known.keys() - containers:
                 del known[container]
         self._ids = {name: each for name, each in self._ids.items() if each in containers}
+        self._out_of_memory &= containers
 
     def _with_stop_request(self, replica: ObservedReplica, now: float) -> ObservedReplica:
         alive = replica.state in (ReplicaState.RUNNING, ReplicaState.PAUSED)
@@ -119,6 +140,9 @@ async def replica_event(
         return await _network_event(engine, sightings, node, event)
     container, attributes = actor.get("ID", ""), actor.get("Attributes") or {}
     if not is_replica(attributes):
+        return None
+    if event["Action"] == OUT_OF_MEMORY:
+        sightings.memory_ran_out(container)
         return None
     kind = await _kind(engine, sightings, node, event["Action"], container, attributes)
     if kind is None:
@@ -188,16 +212,37 @@ async def _after(
     if kind is EventKind.DIED and not _maybe_out_of_memory(sightings, event):
         return _ended(last, event)
     seen = await _inspect(engine, sightings, node, container)
-    if seen is None and kind is EventKind.DIED:
-        return _ended(last, event)
+    if kind is EventKind.DIED:
+        seen = seen or _ended(last, event)
+        lacked = seen.exit_code == KILLED and await _lacked_memory(engine, sightings, event)
+        return replace(seen, oom_killed=True) if lacked else seen
     return seen or last
 
 
 def _maybe_out_of_memory(sightings: Sightings, event: Info) -> bool:
-    """Return whether the container was killed without a known request: only an inspection tells
+    """Return whether the container was killed without a known request: only the engine tells
     whether memory ran out."""
-    killed = event["Actor"]["Attributes"].get("exitCode") == KILLED
+    killed = event["Actor"]["Attributes"].get("exitCode") == str(KILLED)
     return killed and not sightings.is_stopping(event["Actor"]["ID"])
+
+
+async def _lacked_memory(engine: Engine, sightings: Sightings, event: Info) -> bool:
+    """Return whether memory ran out before the container was killed.
+
+    The engine learns of the end and of the memory in any order. It may report the latter a moment
+    later, and does not correct its inspection then. Containers without a limit are not worth that
+    moment.
+    """
+    container, at = event["Actor"]["ID"], event["timeNano"] / 1e9
+    known = sightings.get(container)
+    if known is None or known.replica.oom_killed:
+        return known is not None
+    if known.limited and not sightings.lacked_memory(container):
+        since, until = at - OUT_OF_MEMORY_PATIENCE, at + OUT_OF_MEMORY_PATIENCE
+        with suppress(RuntimeFailure):
+            if await engine.events_of(container, OUT_OF_MEMORY, since, until):
+                sightings.memory_ran_out(container)
+    return sightings.lacked_memory(container)
 
 
 def _ended(last: ObservedReplica, event: Info) -> ObservedReplica:
