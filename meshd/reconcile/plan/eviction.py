@@ -22,20 +22,24 @@ settings of `x-mesh.health` it has the start timeout."""
 def evict(service: DesiredService, group: Sequence[Replica], now: float) -> list[DrainReplica]:
     """Drain the replicas that never got healthy or are not healthy any more.
 
-    At most half of the desired number of ready replicas are evicted at a time. If all fail at once,
-    the cause is probably elsewhere, and restarting all of them would make it worse.
+    At most half of the desired number are evicted at a time, and of those that serve too. If all
+    fail at once, the cause is probably elsewhere, and restarting all of them would make it worse. A
+    replica that was not ready for requests before it failed takes none away from those that serve.
     """
     health = service.spec.probe
     drains: list[DrainReplica] = []
-    ready = sum(r.serves for r in group)
-    spare = ready - service.desired + max(1, service.desired // 2)
+    fewest = service.desired - max(1, service.desired // 2)
+    up = sum(r.phase is Phase.READY for r in group)
+    serving = sum(r.serves for r in group)
     for replica in group:
         cause = _failed_to_start(replica)
         if cause is None and health.type != "none":
             cause = _never_healthy(replica, service.spec, now)
-        if cause is None and spare > 0:
+        if cause is None and up > fewest and (serving > fewest or not replica.serves):
             cause = _not_healthy_any_more(replica, health)
-            spare -= cause is not None
+            if cause is not None:
+                up -= 1
+                serving -= replica.serves
         if cause is not None:
             drains.append(DrainReplica(name=replica.name, cause=cause, count_as_failure=True))
     return drains

@@ -277,6 +277,29 @@ def test_if_all_replicas_are_unhealthy_half_are_restarted_at_a_time() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("desired", "serving", "not_ready", "hung_first", "drained"),
+    [
+        (1, "", "a", "a", "a"),
+        (4, "cd", "ab", "a", "a"),
+        (4, "", "abcd", "abcd", "ab"),
+        (4, "ab", "cd", "ab", ""),
+    ],
+    ids=["the only one", "one of two that are not ready", "all", "those that still serve"],
+)
+def test_a_hung_replica_is_restarted_also_if_it_was_not_ready(
+    desired: int, serving: str, not_ready: str, hung_first: str, drained: str
+) -> None:
+    group = [
+        replica(
+            name, unready="503" if name in not_ready else "", bad=3 if name in hung_first else 0
+        )
+        for name in sorted(serving + not_ready)
+    ]
+    drains = [step for step in steps(web(desired), *group) if step.startswith("drain")]
+    assert drains == [f"drain {name}" for name in drained]
+
+
 def test_while_the_runtime_does_not_respond_replicas_are_only_drained() -> None:
     unhealthy = replica("a", bad=3)
     assert steps(web(1), unhealthy, available=False) == ["drain a"]
