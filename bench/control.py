@@ -133,7 +133,7 @@ class Mesh:
             runtime=self.runtime, store=self.store, events=self.events, reconciler=self.reconciler,
             claims=claims, publisher=publisher, gateways=gateways, ingest=self.ingest,
             sampler=sampler, firewall_state=str, addresses_state=str, enforcement_state=str,
-            clock=time.time,
+            is_ending=bool, clock=time.time,
         )  # fmt: skip
         counters = EventCounters()
         self.metrics = Metrics(

@@ -172,6 +172,7 @@ class Status(Value, frozen=True):
       of that process, once it is known.
     - `enforcement`: whether `x-mesh.enforce` holds: `on`, or `off: REASON`; empty if no service
       has it.
+    - `ending`: whether the daemon ends, so that it accepts no deployment.
     """
 
     version: str
@@ -190,6 +191,7 @@ class Status(Value, frozen=True):
     enforcement: str = ""
     standby: str = ""
     leader: str = ""
+    ending: bool = False
 
 
 class CallEdge(Value, frozen=True):

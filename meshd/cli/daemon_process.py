@@ -24,6 +24,7 @@ from typing import Final
 import msgspec
 
 from meshd.api.client import wait_for_daemon
+from meshd.api.dto import Status
 from meshd.api.tcp_address import TcpSettings
 from meshd.cli import output
 from meshd.spec.model.acme import ACME_VARIABLE
@@ -545,6 +546,35 @@ async def wait_ready(daemon: DaemonProcess, seconds: float = START_SECONDS) -> N
         else f"exited with code {code}"
     )
     raise DaemonStartError(f"the daemon {failure}; the end of its log:\n{daemon.log_tail()}")
+
+
+async def find_running(state: Path) -> Status | None:
+    """Return the status of the daemon of that state directory; None if none runs. One that is just
+    starting is waited for until it answers, and one that is ending until it has ended.
+
+    Raises DaemonStartError.
+    """
+    socket_path, pid = state / presence.API_SOCKET, running_pid(state)
+    if pid is None:
+        return await wait_for_daemon(socket_path, 0.0)
+    end = asyncio.get_running_loop().time() + START_SECONDS
+    while running_pid(state) == pid:
+        status = await wait_for_daemon(socket_path, POLL_SECONDS)
+        if status is not None and status.ending:
+            output.print_error(f"the daemon in {state} is ending; waiting until it has ended")
+            if await _wait_until(lambda: running_pid(state) != pid, END_SECONDS):
+                return None
+            raise DaemonStartError(
+                f"the daemon in {state} (process {pid}) has not ended within "
+                f"{output.format_seconds(END_SECONDS)}; see {_log_file(state)}"
+            )
+        if status is not None:
+            return status
+        if asyncio.get_running_loop().time() >= end:
+            raise DaemonStartError(
+                f"a daemon runs in {state} but does not answer; see {_log_file(state)}"
+            )
+    return None
 
 
 async def wait_gone(pid: int, within: float = END_SECONDS) -> bool:

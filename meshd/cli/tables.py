@@ -179,6 +179,11 @@ def store_warning(status: Status) -> str | None:
     return f"warning: {status.store_state}; replicas are replaced, but nothing else is changed"
 
 
+def ending_warning(status: Status) -> str | None:
+    """Return a warning if the daemon ends; otherwise None."""
+    return "warning: this daemon is ending; it accepts no deployment" if status.ending else None
+
+
 def kind_lines(services: Sequence[ServiceStatus]) -> list[str]:
     """Return one line for each service: what it is, why, and how it is reached."""
     width = max((len(service.name) for service in services), default=0)

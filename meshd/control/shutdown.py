@@ -43,13 +43,25 @@ class Shutdown:
         self._down = down
         self._end = end
         self._parent = parent
+        self._requested = 0
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the daemon ends: it was asked to, or its supervisor shuts down. It accepts no
+        deployment then."""
+        return self._requested > 0 or self._publisher.ending
 
     async def shutdown(self, stop_replicas: bool) -> None:
         """See `Control.shutdown`. The answer goes out first. Then the supervisor is signalled to
         end, or, without a supervisor, this process ends alone."""
-        if stop_replicas:
-            await asyncio.gather(*(self._down(name) for name in list(self._store.projects)))
-            await self._remove_copies()
+        self._requested += 1
+        try:
+            if stop_replicas:
+                await asyncio.gather(*(self._down(name) for name in list(self._store.projects)))
+                await self._remove_copies()
+        except BaseException:
+            self._requested -= 1  # it does not end
+            raise
         asyncio.get_running_loop().call_later(ANSWER_TIME, self._end_all)
 
     async def _remove_copies(self) -> None:

@@ -42,6 +42,7 @@ class StatusReader:
         firewall_state: Callable[[], str],
         addresses_state: Callable[[], str],
         enforcement_state: Callable[[], str],
+        is_ending: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
         self._runtime = runtime
@@ -56,6 +57,7 @@ class StatusReader:
         self._firewall_state = firewall_state
         self._addresses_state = addresses_state
         self._enforcement_state = enforcement_state
+        self._is_ending = is_ending
         self._clock = clock
 
     def status(self) -> Status:
@@ -108,6 +110,7 @@ class StatusReader:
             addresses=self._addresses(),
             enforcement=self._enforcement_state(),
             store_state=self._store.problem or "ok",
+            ending=self._is_ending(),
         )
 
     def _addresses(self) -> str:

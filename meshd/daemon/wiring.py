@@ -436,7 +436,17 @@ class Parts:
             lookup=lookup,
             admission=admission,
             preview=preview,
+            is_ending=lambda: shutdown.is_ending,
             clock=clock,
+        )
+        shutdown = Shutdown(
+            store,
+            reconciler,
+            claims,
+            publisher,
+            deployments.down,
+            end,
+            parent=0 if settings.watchdog is None else os.getppid(),
         )
         status = StatusReader(
             runtime=runtime,
@@ -451,6 +461,7 @@ class Parts:
             firewall_state=lambda: firewall.state if firewall else "",
             addresses_state=lambda: redirection.state if redirection else "",
             enforcement_state=lambda: enforcement.state if enforcement else "",
+            is_ending=lambda: shutdown.is_ending,
             clock=clock,
         )
         nodes = self._nodes = NodeManager(runtime, reconciler, events, clock, self._node_server)
@@ -523,15 +534,7 @@ class Parts:
             page=page,
             access=access,
             notifier=notifier,
-            shutdown=Shutdown(
-                store,
-                reconciler,
-                claims,
-                publisher,
-                deployments.down,
-                end,
-                parent=0 if settings.watchdog is None else os.getppid(),
-            ),
+            shutdown=shutdown,
             leads=leads,
             certificates=self._certificate_status,
             retry_certificate=certificates.retry if certificates else lambda _: False,

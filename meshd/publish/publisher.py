@@ -60,7 +60,7 @@ class Publisher:
     - `on_message`: called with every message of the supervisor, after it was handled here.
     - `generation`: generation of the last snapshot published; `current`: that snapshot.
     - `held`: generation that the supervisor had at the last connection.
-    - `live`: numbers of the live workers.
+    - `live`: numbers of the live workers; `ending`: whether the supervisor shuts down.
     - `bound`: addresses that the workers listen on, by listener; `refused`: errors by listener.
     - `supervisor`: process id of the supervisor; 0 before the first connection.
 
@@ -78,6 +78,7 @@ class Publisher:
         self.generation = Generation(epoch, 0)
         self.held = Generation()
         self.live: tuple[int, ...] = ()
+        self.ending = False
         self.bound: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self.connected = False
@@ -135,8 +136,9 @@ class Publisher:
                 self._deltas = role == SUPERVISOR
                 self.held = generation
                 self._catch_up()
-            case Workers(live=live):
+            case Workers(live=live, ending=ending):
                 self.live = live
+                self.ending = ending
                 self._acks = {w: ack for w, ack in self._acks.items() if w in live}
             case Ack(worker=worker):
                 self._acks[worker] = message

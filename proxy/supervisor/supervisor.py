@@ -242,7 +242,7 @@ class Supervisor:
     def _greeting(self) -> Iterable[Message]:
         yield self._hello()
         yield self._listeners.listening_message()
-        yield Workers(self._worker_pool.live)
+        yield self._workers_message()
         yield from self._worker_pool.acks
         yield from self._listeners.failure_messages()
 
@@ -252,8 +252,11 @@ class Supervisor:
             self._save_needed.set()
         self._feed_server.broadcast(message)
 
+    def _workers_message(self) -> Workers:
+        return Workers(self._worker_pool.live, self._shutdown.is_set())
+
     def _handle_live_changed(self) -> None:
-        self._feed_server.broadcast(Workers(self._worker_pool.live))
+        self._feed_server.broadcast(self._workers_message())
         self._stop_if_failed()
 
     def _stop_if_failed(self) -> None:
@@ -375,6 +378,7 @@ class Supervisor:
         """Drain the workers, then stop the child processes in reverse order."""
         if self._worker_pool.has_failed:
             _log.error("the workers do not start; see their messages above")
+        self._feed_server.broadcast(self._workers_message())
         _log.info("draining for up to %g s", self._config.drain)
         await self._child_processes.stop_restarting()
         self._worker_pool.drain(self._config.drain)

@@ -222,9 +222,11 @@ class Report(ToControl, frozen=True, tag=True):
 
 
 class Workers(ToControl, frozen=True, tag=True):
-    """From the supervisor: ids of the workers whose acks count, draining ones included."""
+    """From the supervisor: ids of the workers whose acks count, draining ones included. `ending`:
+    whether it shuts down; it sends the message again when that begins."""
 
     live: tuple[int, ...]
+    ending: bool = False
 
 
 class Publish(Frozen, frozen=True, tag=True):

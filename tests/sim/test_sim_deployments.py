@@ -32,6 +32,7 @@ class Users:
         self.scene = scene
         self.store = control.store
         self.pulls = 0
+        self.is_ending = False
         self.pull_open = asyncio.Event()
         self.pull_open.set()
         self.teardown_seconds = 0.0
@@ -53,6 +54,7 @@ class Users:
             lookup=Lookup(self.store, control.reconciler),
             admission=admission,
             preview=preview,
+            is_ending=lambda: self.is_ending,
             clock=virtual.clock,
         )
         releases = Releases(self.store)
@@ -236,6 +238,25 @@ def test_what_was_stored_during_the_end_of_a_project_is_not_forgotten(tmp_path: 
             await asyncio.sleep(20)
             assert users.torn_down == ["shop"]
             assert list(users.store.projects) == ["shop"]
+
+    run(main)
+
+
+def test_a_daemon_that_ends_stores_no_deployment(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            users = await running_shop(scene)
+            stored = users.store.projects["shop"]
+            late = await users.deploy_pulling(shop("2"))
+            users.is_ending = True
+            pulls = users.pulls
+            for refused in (users.deploy(shop("3")), users.undo()):
+                with pytest.raises(Rejected, match="this daemon is ending; `meshd up` starts"):
+                    await refused
+            users.pull_open.set()
+            with pytest.raises(Rejected, match="is ending"):
+                await late
+            assert (users.pulls, users.store.projects["shop"]) == (pulls, stored)
 
     run(main)
 

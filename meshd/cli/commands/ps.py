@@ -76,6 +76,7 @@ async def command(
         tables.addresses_warning(status),
         tables.enforcement_warning(status),
         status.standby,
+        tables.ending_warning(status),
     ):
         if warning:
             output.print_error(warning)

@@ -12,7 +12,6 @@ from typing import Any, Final, Literal
 import click
 from click.core import ParameterSource
 
-from meshd.api.client import wait_for_daemon
 from meshd.api.tcp_address import TcpSettings
 from meshd.cli import daemon_process, foreground, output, proxy_options, spec_options
 from meshd.cli.api_options import api_options
@@ -24,7 +23,6 @@ from meshd.model.node_proxy import NODE_PORT
 from meshd.spec.model import Project
 from meshd.spec.model.proxy_settings import find_unused_listeners
 from meshd.standalone.listeners import find_problem
-from meshd.store import presence
 from meshd.ui.settings import PageSettings
 
 LISTEN = "127.0.0.1:8080"
@@ -293,18 +291,14 @@ def longest_start(spec: Project) -> float:
 
 
 async def check_running(options: daemon_process.DaemonOptions) -> bool:
-    """Whether a daemon of that state directory runs; if it is just starting, wait for it.
+    """Whether a daemon of that state directory runs; if it is just starting, wait for it, and if
+    it is ending, for its end.
 
     Raises DaemonStartError if it has another runtime, or adopts containers although it must not.
     """
     state = options.state
-    seconds = daemon_process.START_SECONDS if daemon_process.running_pid(state) else 0.0
-    status = await wait_for_daemon(state / presence.API_SOCKET, seconds)
+    status = await daemon_process.find_running(state)
     if status is None:
-        if seconds:
-            raise daemon_process.DaemonStartError(
-                f"a daemon runs in {state} but does not answer; see {state / 'daemon.log'}"
-            )
         return False
     if options.runtime not in ("auto", status.runtime):
         raise daemon_process.DaemonStartError(

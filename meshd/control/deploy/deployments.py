@@ -58,7 +58,8 @@ class PendingDeployment:
 
 class Deployments:
     """Begins one deployment at a time, and stores it once everything it needs is prepared. A
-    deployment whose client has gone continues, but not past a `down` of its project."""
+    deployment whose client has gone continues, but not past a `down` of its project, nor past
+    the beginning of the daemon's end (`is_ending`)."""
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class Deployments:
         lookup: Lookup,
         admission: Admission,
         preview: Preview,
+        is_ending: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
         self._capabilities = capabilities
@@ -81,6 +83,7 @@ class Deployments:
         self._lookup = lookup
         self._admission = admission
         self._preview = preview
+        self._is_ending = is_ending
         self._clock = clock
         self._deploying = asyncio.Lock()
         self._pending: list[PendingDeployment] = []
@@ -89,6 +92,7 @@ class Deployments:
         """See `Control.deploy`. Images and networks are prepared first, so that a spec whose
         image is missing changes nothing."""
         with self._noted(project.name) as pending:
+            self._check(pending)
             async with self._deploying:
                 await self._admission.check(project)
                 async with self._claims.deploying(project.name, take_over):
@@ -100,6 +104,7 @@ class Deployments:
         of a service. It is called once no other deployment is under way, since it starts from
         what is stored then. Raises Rejected, and what `choose` raises."""
         with self._noted(project) as pending:
+            self._check(pending)
             async with self._deploying:
                 chosen = choose()
                 await self._admission.check(chosen)
@@ -214,7 +219,7 @@ class Deployments:
         """Prepare every service. Raises Rejected with the service and the reason, or because the
         project was taken down."""
         for service in project.services:
-            pending.check()
+            self._check(pending)
             request = PrepareService(
                 project=project.name,
                 spec=service,
@@ -228,6 +233,12 @@ class Deployments:
                 text = str(error)
                 named = text.startswith("service ")
                 raise Rejected(text if named else f"service {service.name}: {text}") from error
+        self._check(pending)
+
+    def _check(self, pending: PendingDeployment) -> None:
+        """Raise Rejected if the daemon ends, or if the project was taken down."""
+        if self._is_ending():
+            raise Rejected("this daemon is ending; `meshd up` starts another one afterwards")
         pending.check()
 
     async def _discard(self, project: str, error: Rejected) -> None:

@@ -72,6 +72,22 @@ services:
 """
 
 
+SLOW = """\
+name: shop
+services:
+  web:
+    command: [{python}, -c, "{code}"]
+    x-mesh: {{routes: [/], scale: {{min: 1, max: 1}}}}
+"""
+CODE = (
+    "import http.server, os, time; "
+    "H = type('H', (http.server.BaseHTTPRequestHandler,), {'do_GET': lambda self: "
+    "(time.sleep(10 * (self.path == '/slow')), self.send_response(204), self.end_headers())}); "
+    "http.server.ThreadingHTTPServer(('127.0.0.1', int(os.environ['PORT'])), H).serve_forever()"
+)
+"""A server that takes 10 s for /slow."""
+
+
 class Meshd:
     """The `meshd` command with its own state directory and addresses."""
 
@@ -135,7 +151,7 @@ class Meshd:
 
     def fetch(self, path: str = "/") -> int:
         with urllib.request.urlopen(
-            f"http://127.0.0.1:{self.ports[0]}{path}", timeout=10
+            f"http://127.0.0.1:{self.ports[0]}{path}", timeout=60
         ) as answer:
             return int(answer.status)
 
@@ -236,6 +252,32 @@ def test_the_daemon_ends_when_the_output_of_the_foreground_does(meshd: Meshd) ->
         wait_until_blocking(lambda: process.poll() is not None, 60, process.args)
         assert "stopping in order" in process.stderr.read()
         assert daemon_process.running_pid(meshd.state) is None
+
+
+def test_up_waits_for_a_daemon_that_ends(meshd: Meshd) -> None:
+    text = SLOW.format(python=sys.executable, code=CODE, name="", route="")
+    file = meshd.folder / "slow.yml"
+    file.write_text(text)
+    assert meshd(*meshd.up(str(file), "--detach")).returncode == 0
+    first = daemon_process.running_pid(meshd.state)
+    assert first is not None
+    answers: list[int] = []
+    client = threading.Thread(target=lambda: answers.append(meshd.fetch("/slow")))
+    client.start()
+    statuses = lambda: json.loads(meshd("ps", "-o", "json").stdout)  # noqa: E731
+    wait_until_blocking(
+        lambda: any(each["in_flight"] for each in statuses()["services"]), 20, statuses
+    )
+    os.kill(first, signal.SIGTERM)
+    deploy = meshd("deploy", "-f", str(file))
+    up = meshd(*meshd.up(str(file), "--detach"))
+    client.join(20)
+    assert deploy.returncode == 1
+    assert "this daemon is ending; `meshd up` starts another one afterwards" in deploy.stderr
+    assert up.returncode == 0, up.stderr
+    assert f"the daemon in {meshd.state} is ending; waiting until it has ended" in up.stderr
+    assert answers == [204]
+    assert daemon_process.running_pid(meshd.state) not in (None, first)
 
 
 def test_foreground_survives_a_killed_control_process(meshd: Meshd) -> None:

@@ -23,6 +23,7 @@ from proxy.wire.report import (
     Report,
     Resync,
     SnapshotRefused,
+    Workers,
 )
 from proxy.wire.snapshot import Generation, Listener, Snapshot
 from tests.processes.supervised import alive, control, snapshot, supervised
@@ -287,23 +288,38 @@ async def test_a_child_that_starts_is_told_to_reload_later(tmp_path: Path) -> No
         assert await running.ended() == 0
 
 
-async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    stubborn = ChildConfig(
-        "stubborn",
-        (
-            sys.executable,
-            "-c",
-            "import signal,sys,time; signal.signal(15, signal.SIG_IGN); open(sys.argv[1], 'w'); "
-            "time.sleep(600)",
-            str(tmp_path / "up"),
-        ),
-        stop_seconds=60,
+def stubborn(ready: Path) -> ChildConfig:
+    """A child that ignores SIGTERM once the file exists."""
+    code = (
+        "import signal,sys,time; signal.signal(15, signal.SIG_IGN); open(sys.argv[1], 'w'); "
+        "time.sleep(600)"
     )
-    with supervised(tmp_path, config(tmp_path, children=(stubborn,))) as running:
+    return ChildConfig("stubborn", (sys.executable, "-c", code, str(ready)), stop_seconds=60)
+
+
+async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    ready = tmp_path / "up"
+    with supervised(tmp_path, config(tmp_path, children=(stubborn(ready),))) as running:
         await running.listening()
-        await wait_until((tmp_path / "up").exists, 5, "the child ignores SIGTERM")
+        await wait_until(ready.exists, 5, "the child ignores SIGTERM")
         running.signal(signal.SIGTERM)
         await wait_until(lambda: not running.workers(), 5, "workers ended")
+        running.signal(signal.SIGTERM)
+        assert await running.ended(15) == 1
+
+
+async def test_the_feed_says_that_the_supervisor_ends(tmp_path: Path) -> None:
+    ready = tmp_path / "up"
+    with supervised(tmp_path, config(tmp_path, children=(stubborn(ready),))) as running:
+        await running.listening()
+        await wait_until(ready.exists, 5, "the child ignores SIGTERM")
+        async with control(feed(tmp_path)) as early:
+            assert not early.of(Workers)[-1].ending
+            running.signal(signal.SIGTERM)
+            await wait_until(lambda: early.of(Workers)[-1].ending, 5, "a message about the end")
+        async with control(feed(tmp_path)) as late:
+            await wait_until(lambda: bool(late.of(Workers)), 5, "a greeting")
+            assert late.of(Workers)[0].ending
         running.signal(signal.SIGTERM)
         assert await running.ended(15) == 1
 

@@ -55,6 +55,16 @@ def test_an_endpoint_is_drained_once_every_live_worker_acks() -> None:
     assert publisher.is_drained("a")
 
 
+def test_a_supervisor_says_that_it_ends() -> None:
+    publisher = connected(Workers((1, 2)))
+    assert not publisher.ending
+    publisher.handle(Workers((1,), ending=True))
+    assert publisher.ending
+    # One that replaces it, also of a version that does not know the field.
+    publisher.handle(Workers((3,)))
+    assert not publisher.ending
+
+
 def test_a_challenge_is_answered_once_every_live_worker_acks_it() -> None:
     publisher = connected(Workers((1, 2)))
     publisher.publish(snapshot(a="ready"))
