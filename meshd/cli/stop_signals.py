@@ -1,4 +1,4 @@
-"""The signals that end `meshd up` in order: Ctrl-C, SIGTERM and SIGHUP.
+"""The signals that end `meshd up` in order: Ctrl-C, SIGTERM, and SIGHUP without nohup.
 
 Used by `meshd.cli.commands.up` while the daemon starts, and by `meshd.cli.foreground` afterwards.
 """
@@ -50,6 +50,8 @@ class StopSignals:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             for number in STOP_SIGNALS:
+                if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # as by nohup
                 self._loop.add_signal_handler(number, self._on_signal, number)
 
     def _on_signal(self, number: signal.Signals) -> None:
