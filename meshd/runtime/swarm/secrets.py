@@ -29,26 +29,38 @@ class SwarmSecrets:
         self._api = api
 
     async def ensure(self, replica: ReplicaSpec) -> Mapping[str, str]:
-        """Create the secrets that a replica needs, and return their ids by name. Raises
-        StartFailed."""
+        """Create the secrets that a replica needs and that do not exist, and return the ids of all
+        by name. The file of one that exists is not read: it may be on the host of another manager.
+        Raises StartFailed."""
         found = {}
         for mount in secret_files(replica.service):
             name = secret_name(replica, mount)
-            body = {
-                "Name": name,
-                "Labels": {
-                    labels.MANAGED: "1",
-                    labels.PROJECT: replica.project,
-                    labels.SERVICE: replica.service.name,
-                    labels.REVISION: replica.revision,
-                },
-                "Data": base64.b64encode(await self._read(replica, mount)).decode(),
-            }
             try:
-                found[name] = await self._api.create("secrets", body, otherwise=StartFailed)
-            except NameTaken:
-                found[name] = (await self._api.inspect("secrets", name))["ID"]
+                found[name] = await self._find(name)
+            except Gone:
+                found[name] = await self._create(name, replica, mount)
         return found
+
+    async def _find(self, name: str) -> str:
+        """Return the id of a secret. Raises Gone."""
+        return str((await self._api.inspect("secrets", name))["ID"])
+
+    async def _create(self, name: str, replica: ReplicaSpec, mount: Mount) -> str:
+        """Create a secret and return its id."""
+        body = {
+            "Name": name,
+            "Labels": {
+                labels.MANAGED: "1",
+                labels.PROJECT: replica.project,
+                labels.SERVICE: replica.service.name,
+                labels.REVISION: replica.revision,
+            },
+            "Data": base64.b64encode(await self._read(replica, mount)).decode(),
+        }
+        try:
+            return await self._api.create("secrets", body, otherwise=StartFailed)
+        except NameTaken:  # another replica of the revision created it meanwhile
+            return await self._find(name)
 
     async def _read(self, replica: ReplicaSpec, mount: Mount) -> bytes:
         if mount.type == "file":

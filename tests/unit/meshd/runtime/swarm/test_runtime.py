@@ -1,4 +1,4 @@
-"""The runtime on a Swarm that refuses requests for a moment."""
+"""The runtime on a Swarm in memory: one that refuses requests, and its secrets."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from meshd.discovery.watch import RuntimeWatcher
-from meshd.runtime.base import EventKind, RuntimeFailure, RuntimeUnavailable
+from meshd.model.runtime import ReplicaSpec
+from meshd.runtime.base import EventKind, RuntimeFailure, RuntimeUnavailable, StartFailed
 from meshd.runtime.swarm.runtime import SwarmRuntime
+from meshd.spec.model import Mount, Service
 from tests.support.stub_swarm import NO_LEADER, StubSwarm, serve_swarm
 from tests.support.waiting import wait_until
 
@@ -82,3 +84,40 @@ async def test_a_swarm_without_a_leader_is_unavailable(
         await runtime.list()
     assert type(raised.value) is expected
     assert failure[1] in str(raised.value)
+
+
+def replica(number: int, *mounts: Mount) -> ReplicaSpec:
+    """A replica of revision r1 of shop/web, on the node of the Swarm."""
+    service = Service(
+        name="web", image="web:1", image_id="ab" * 32, plain=True, networks=(), volumes=mounts
+    )
+    return ReplicaSpec(f"shop-web-{number}", "shop", service, "r1", node="m1")
+
+
+def token_of(folder: Path) -> Mount:
+    return Mount(type="bind", target="/run/token", source=str(folder / "token"), version="1a2b")
+
+
+async def test_a_secret_outlives_the_file_that_it_was_made_of(
+    swarm: StubSwarm, runtime: SwarmRuntime, tmp_path: Path
+) -> None:
+    """The leader that starts the next replica may be on another host."""
+    token = token_of(tmp_path)
+    Path(token.source).write_bytes(b"secret")
+    await runtime.start(replica(1, token))
+    Path(token.source).unlink()
+    await runtime.start(replica(2, token))
+    assert len(swarm.objects["services"]) == 2
+    assert len(swarm.objects["secrets"]) == 1
+    other = token.model_copy(update={"target": "/run/other"})
+    with pytest.raises(StartFailed, match="token cannot be read: No such file"):
+        await runtime.start(replica(3, other))
+
+
+async def test_replicas_that_start_together_have_one_secret(
+    swarm: StubSwarm, runtime: SwarmRuntime
+) -> None:
+    config = Mount(type="file", target="/etc/app.conf", content="a=1", mode=0o444)
+    await asyncio.gather(*(runtime.start(replica(number, config)) for number in range(3)))
+    assert len(swarm.objects["services"]) == 3
+    assert len(swarm.objects["secrets"]) == 1
