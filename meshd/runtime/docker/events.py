@@ -238,11 +238,17 @@ async def _lacked_memory(engine: Engine, sightings: Sightings, event: Info) -> b
     if known is None or known.replica.oom_killed:
         return known is not None
     if known.limited and not sightings.lacked_memory(container):
-        since, until = at - OUT_OF_MEMORY_PATIENCE, at + OUT_OF_MEMORY_PATIENCE
         with suppress(RuntimeFailure):
-            if await engine.events_of(container, OUT_OF_MEMORY, since, until):
+            if await reports_out_of_memory(engine, container, at):
                 sightings.memory_ran_out(container)
     return sightings.lacked_memory(container)
+
+
+async def reports_out_of_memory(engine: Engine, container: str, ended: float) -> bool:
+    """Return whether the engine has an event that memory ran out when a container was killed.
+    `ended`: Unix seconds by the engine's clock. Raises RuntimeUnavailable."""
+    since, until = ended - OUT_OF_MEMORY_PATIENCE, ended + OUT_OF_MEMORY_PATIENCE
+    return bool(await engine.events_of(container, OUT_OF_MEMORY, since, until))
 
 
 def _ended(last: ObservedReplica, event: Info) -> ObservedReplica:

@@ -14,6 +14,7 @@ from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.runtime.base import ReplicaNotFound, RuntimeFailure
 from meshd.runtime.docker.create import inspect
 from meshd.runtime.docker.engine import Engine, Info
+from meshd.runtime.docker.events import reports_out_of_memory
 from meshd.runtime.swarm.api import Gone, SwarmApi
 from meshd.runtime.swarm.observe import (
     SwarmNode,
@@ -162,7 +163,9 @@ class SwarmView:
         if container := self.local_container(task):
             with contextlib.suppress(RuntimeFailure):
                 state = (await inspect(self._engine, container))["State"]
-                out_of_memory = bool(state.get("OOMKilled"))
+                out_of_memory = bool(state.get("OOMKilled")) or await reports_out_of_memory(
+                    self._engine, container, parse_time(state["FinishedAt"])
+                )
         self._killed[task["ID"]] = out_of_memory
 
 
