@@ -563,6 +563,65 @@ async def test_another_meshd_takes_over(tmp_path: Path, engine_image: str) -> No
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(600)
+async def test_the_end_of_a_leader_in_the_foreground_leaves_its_services(
+    tmp_path: Path, engine_image: str
+) -> None:
+    """As when its host restarts: SIGTERM to `meshd up`. The other one leads, with all replicas and
+    with the version that the first one deployed last."""
+    text = APPLICATION.replace("IMAGE", engine_image).replace("CODE", json.dumps(CALLER))
+    with own_swarm(["m1"], engine_image) as (node,):
+        meshes, commands = [], []
+        for number in (1, 2):
+            (folder := tmp_path / str(number)).mkdir()
+            address = f"{node.address}:{8080 + number}"
+            environment = {"DOCKER_HOST": node.host}
+            meshes.append(TestMesh(folder, "swarm", address, environment, node.inside))
+        first, second = meshes
+        try:
+            for mesh in meshes:
+                (mesh.folder / "compose.yml").write_text(text)
+                with (mesh.folder / "output").open("wb") as output:
+                    command = await asyncio.create_subprocess_exec(
+                        *mesh.inside, sys.executable, "-m", "meshd", "up", "-f", "compose.yml",
+                        "--runtime", "swarm", "--listen", mesh.address, "--metrics", "127.0.0.1:0",
+                        "--workers", "1", "--lease", "prod", "--state", str(mesh.state),
+                        cwd=mesh.folder, env={**os.environ, **mesh.environment},
+                        stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+                    )  # fmt: skip
+                commands.append(command)
+                read = (mesh.folder / "output").read_text
+                expected = "press Ctrl-C" if mesh is first else "leads lease prod"
+                await wait_until(lambda: expected in read(), 60, read)  # noqa: B023
+            newer = first.folder / "newer.yml"
+            newer.write_text(text.replace("first", "second"))
+            deployed = await first.run("deploy", "-f", str(newer))
+            assert deployed.code == 0, deployed.err
+            names = {each["name"] for each in (await first.service("web"))["replicas"]}
+            commands[0].terminate()
+            await asyncio.wait_for(commands[0].wait(), 60)
+            said = (first.folder / "output").read_text()
+            assert "another one of lease prod leads then" in said, said
+
+            async def leads() -> bool:
+                services = (await status_of(second))["services"]
+                return any(each["name"] == "web" and each["ready"] for each in services)
+
+            await wait_until(leads, 60, "the other one leads")
+            read = (second.folder / "output").read_text
+            await wait_until(lambda: "stays as the meshd that led" in read(), 20, read)
+            assert {each["name"] for each in (await second.service("web"))["replicas"]} == names
+            assert await fetch(node.address, 8082) == "second"
+        finally:
+            await second.end()
+            await first.end()
+            for command in commands:
+                with suppress(ProcessLookupError):
+                    command.kill()
+                await command.wait()
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(600)
 async def test_a_proxy_on_another_node_is_cut_from_the_control_process(
     tmp_path: Path, engine_image: str
 ) -> None:
