@@ -456,6 +456,8 @@ class Exchange(Attempt):
         now = self.plane.clock()
         if not self._accept(head, now):
             return
+        if self.call is not None:
+            self._settle_last(self.call, grpc.find_status(head.client_head), now)
         if body:
             self.bytes_out = len(body)
         self.client.respond(self._client_head(head, until_close=False), body)
@@ -503,13 +505,13 @@ class Exchange(Attempt):
 
     def response_trailers(self, lines: bytes) -> None:
         if self.call is not None:
-            self._settle(self.call, grpc.find_status(lines), self.plane.clock())
+            self._settle_last(self.call, grpc.find_status(lines), self.plane.clock())
         self.client.send_trailers(lines)
 
     def response_end(self, last: bytes, *, reusable: bool) -> None:
         now = self.plane.clock()
         if self.call is not None:
-            self._settle(self.call, grpc.find_status(last), now)
+            self._settle_last(self.call, grpc.find_status(last), now)
         if last:
             self.bytes_out += len(last)
             self.client.write(last)
@@ -553,8 +555,13 @@ class Exchange(Attempt):
     ) -> None:
         """Count the outcome of a call."""
         status = call.settle(code, now, blamed=blamed)
-        if status:
+        if status and self.status < 500:
             self.status = status
+
+    def _settle_last(self, call: GrpcCall, code: int | None, now: float) -> None:
+        """Count the outcome of a call at the end of its response, unless its head did so. The
+        endpoint was blamed for a head with a status of 500 or more when it arrived."""
+        self._settle(call, code, now, blamed=self.status >= 500)
 
     # --- a tunnel
 

@@ -1,6 +1,7 @@
 """gRPC through the proxy, with real clients and servers."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2
 
 from meshd.discovery.probe import ProbeOpening, probe
 from meshd.spec.model import HealthCheck
+from proxy.observe.access_log import AccessLog
 from proxy.wire.snapshot import (
     Balance,
     Ejection,
@@ -27,11 +30,11 @@ from proxy.wire.snapshot import (
 from tests.support.certificate_authority import Authority
 from tests.support.grpc_service import EchoClient, EchoService, grpc_server
 from tests.support.http2 import create_client
-from tests.support.http2_origin import with_http2
+from tests.support.http2_origin import Call, Handler, http2_origin, with_http2
 from tests.support.proxy_policies import service_report
-from tests.support.proxy_scene import Scene, on_uvloop, scene
+from tests.support.proxy_scene import Scene, on_uvloop, post, scene
 from tests.support.tcp_server import start_server
-from tests.support.waiting import elapse_blocking, wait_until
+from tests.support.waiting import elapse, elapse_blocking, wait_until
 
 T = TypeVar("T")
 
@@ -161,6 +164,68 @@ async def test_a_server_that_fails_calls_is_ejected() -> None:
             assert [found[1] for found in ejected] == ["shop-0"]
             assert "grpc-status UNAVAILABLE" in ejected[0][3]
             await run(client.close)
+
+
+PLAIN = b"this server does not speak gRPC"
+
+
+async def answer_in_one_piece(call: Call) -> None:
+    await call.read()
+    call.respond(int(call.fields[b"x-status"]), PLAIN)
+
+
+async def answer_in_pieces(call: Call) -> None:
+    await call.read()
+    call.head(int(call.fields[b"x-status"]), (b"content-length", b"%d" % len(PLAIN)))
+    await elapse(0.02, "the head reaches the proxy alone")
+    call.data(PLAIN[:5])
+    await elapse(0.02, "the first piece reaches the proxy alone")
+    call.data(PLAIN[5:], complete=True)
+
+
+async def call_with_status(s: Scene, status: int) -> None:
+    head = ("Content-Type: application/grpc", "TE: trailers", f"X-Status: {status}")
+    client = await s.ask(post(b"", *head))
+    assert (await client.response())[0] == status
+
+
+@pytest.mark.parametrize("answer", [answer_in_one_piece, answer_in_pieces])
+@pytest.mark.parametrize(("status", "counted"), [(200, 500), (404, 500), (503, 503)])
+@on_uvloop
+async def test_an_answer_without_a_status_of_grpc_counts_once_however_it_arrives(
+    status: int, counted: int, answer: Handler
+) -> None:
+    log = AccessLog("json")
+    async with scene(with_http2(access_log=log)) as s, http2_origin(answer) as origin:
+        install(s, origin.port, ejection=Ejection(consecutive=0))
+        for _ in range(4):
+            await call_with_status(s, status)
+        report: Any = service_report(s)
+        assert report.grpc == {"/ UNKNOWN": 4}
+        assert report.codes == {"POST 5xx": 4}
+        assert (report.endpoints[0].succeeded, report.endpoints[0].failed) == (0, 4)
+        (state,) = s.plane.services["shop"].endpoints.values()
+        assert state.health.consecutive == 4
+        assert [json.loads(line)["status"] for line in log.take().splitlines()] == [counted] * 4
+
+
+@pytest.mark.parametrize("answer", [answer_in_one_piece, answer_in_pieces])
+@on_uvloop
+async def test_a_probe_request_that_gets_no_status_of_grpc_is_followed_by_another_one(
+    answer: Handler,
+) -> None:
+    ejected: list[tuple[Any, ...]] = []
+    arguments = with_http2(on_ejected=lambda *found: ejected.append(found))
+    async with scene(arguments) as s, http2_origin(answer) as bad, http2_origin(answer) as good:
+        policy = Ejection(consecutive=1, base=0.01, longest=0.01)
+        install(s, bad.port, good.port, ejection=policy, balance=Balance("round-robin"))
+
+        async with asyncio.timeout(30):
+            while not ejected:
+                await call_with_status(s, 503)
+            while len(ejected) < 2:
+                await call_with_status(s, 404)
+        assert "the probe request failed" in ejected[1][3]
 
 
 @on_uvloop
