@@ -21,7 +21,7 @@ from meshd.model.operation import SetAvailability
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ENDED
 from meshd.model.request import ReplaceReplicas
-from meshd.model.runtime import Availability, Node, ReplicaState
+from meshd.model.runtime import DOWN, Availability, Node, ReplicaState, find_left
 from meshd.reconcile.loop import Reconciler
 from meshd.runtime.base import ONE_NODE, Runtime, RuntimeFailure
 from meshd.store.events import EventLog
@@ -53,6 +53,7 @@ class NodeManager:
         self._events = events
         self._clock = clock
         self._problems: dict[str, str] = {}
+        self._stuck: dict[str, str] = {}
         self._moves_left = 0
         self._changing = asyncio.Lock()
         """Held from the look at a node until it is changed: a drain that ends would overwrite what
@@ -63,7 +64,12 @@ class NodeManager:
         view, now = self._reconciler.view(), self._clock()
         proxies = {each.name: each for each in self._proxies.status()} if self._proxies else {}
         found = []
-        for node in await self._runtime.all_nodes():
+        nodes = await self._runtime.all_nodes()
+        left = find_left(nodes)
+        for node in nodes:
+            if node.id in left:
+                found.append(_describe_left(node))
+                continue
             here = node_drain.replicas_on(node.name, view.observed.replicas)
             found.append(
                 NodeStatus(
@@ -80,7 +86,7 @@ class NodeManager:
                     reserved_memory=node.reserved_memory,
                     labels=dict(node.labels),
                     drain=_describe_drain(node, here, now),
-                    problem=self._problems.get(node.name, ""),
+                    problem=self._problems.get(node.name, "") or self._stuck.get(node.name, ""),
                     load=node.load,
                     proxy=proxies.pop(node.name.lower(), None),
                     has_proxy=node.has_proxy,
@@ -89,7 +95,8 @@ class NodeManager:
             )
         # A node without an engine of the runtime may have a proxy.
         found += [NodeStatus(each.name, "", "", proxy=each) for each in proxies.values()]
-        return sorted(found, key=lambda each: each.name)
+        # Who looks for a node by its name finds the present entry first.
+        return sorted(found, key=lambda each: (each.name, each.state == DOWN))
 
     async def make_token(self, seconds: float, who: str) -> NewJoinToken:
         """See `NodeControl.make_token`."""
@@ -118,7 +125,7 @@ class NodeManager:
     async def _begin_drain(
         self, node: str, seconds: float, force: bool, dry_run: bool, who: str
     ) -> NodeDrain:
-        nodes = await self._runtime.all_nodes()
+        nodes = await self._present_nodes()
         found = self._find(nodes, node)
         view = self._reconciler.view()
         leaving = node_drain.replicas_on(node, view.observed.replicas)
@@ -180,12 +187,22 @@ class NodeManager:
                 _log.info("nodes are not known", reason=str(error))
 
     async def advance(self) -> None:
-        """Take the next step of each drain, and of a rebalance."""
+        """Take the next step of each drain, and of a rebalance. A drain that cannot continue does
+        not hold up the others."""
+        stuck: dict[str, str] = {}
         async with self._changing:
-            nodes = await self._runtime.all_nodes()
+            nodes = await self._present_nodes()
             for node in nodes:
-                if node.drain_until:
+                if not node.drain_until:
+                    continue
+                try:
                     await self._advance_drain(node)
+                except RuntimeFailure as error:
+                    stuck[node.name] = f"the drain of node {node.name} does not continue: {error}"
+        for name, problem in stuck.items():
+            if self._stuck.get(name) != problem:
+                _log.warning("a drain does not continue", node=name, reason=problem)
+        self._stuck = stuck
         if self._moves_left:
             self._advance_rebalance(nodes)
 
@@ -252,7 +269,13 @@ class NodeManager:
 
     async def _known(self, node: str) -> Node:
         self._require_nodes()
-        return self._find(await self._runtime.all_nodes(), node)
+        return self._find(await self._present_nodes(), node)
+
+    async def _present_nodes(self) -> Sequence[Node]:
+        """Return the nodes without the old entries of those that left and joined again."""
+        nodes = await self._runtime.all_nodes()
+        left = find_left(nodes)
+        return [node for node in nodes if node.id not in left]
 
     def _require_nodes(self) -> None:
         if not self._runtime.capabilities.swarm:
@@ -277,6 +300,25 @@ class NodeManager:
 
     def _record(self, kind: Kind, text: str) -> None:
         self._events.record(self._clock(), kind, text)
+
+
+def _describe_left(node: Node) -> NodeStatus:
+    """Return what is shown of the old entry of a node that joined again. Replicas, drains and the
+    proxy are those of the new one."""
+    problem = (
+        f"node {node.name} left the Swarm and joined again; remove its old entry with "
+        f"`docker node rm {node.id}`"
+    )
+    return NodeStatus(
+        node.name,
+        node.state,
+        node.availability.value,
+        role=node.role,
+        address=node.address,
+        engine=node.engine,
+        labels=dict(node.labels),
+        problem=problem,
+    )
 
 
 def _describe_drain(node: Node, here: Sequence[Replica], now: float) -> str:

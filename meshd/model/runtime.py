@@ -3,7 +3,7 @@
 `meshd.runtime` makes and reads these values; everything else sees runtimes through them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
@@ -13,6 +13,8 @@ from meshd.spec.model import Service
 
 MESH_PORT: Final = 80
 """Port of the mesh on a gateway: HTTP's default, so that `http://NAME` reaches a service."""
+DOWN: Final = "down"
+"""The state of a node whose engine does not answer, or has left."""
 VIRTUAL_PORT: Final = 15780
 """Port of the mesh on a gateway to which connections to virtual addresses are redirected. Below the
 ports that the kernel gives to clients (32768 and up), and not registered for another use."""
@@ -147,6 +149,22 @@ class Node:
     def takes_replicas(self) -> bool:
         """Whether new replicas may be placed on it."""
         return self.state == "ready" and self.availability is Availability.ACTIVE
+
+
+def find_left(nodes: Iterable[Node]) -> frozenset[str]:
+    """Return the ids of entries whose nodes left and joined again: a Swarm keeps the old entry as
+    `down`, next to the new one with the same name. With several new ones it is not known which
+    node a name means, so that none is left out."""
+    by_name: dict[str, list[Node]] = {}
+    for node in nodes:
+        by_name.setdefault(node.name, []).append(node)
+    return frozenset(
+        node.id
+        for same in by_name.values()
+        if sum(each.state != DOWN for each in same) == 1
+        for node in same
+        if node.state == DOWN
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Kind
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import Availability, Node, ObservedReplica
+from meshd.runtime.base import NodeNotFound
 from tests.fakes import virtual
 from tests.fakes.rollout_scene import Scene, run, scene_in, shop
 
@@ -168,5 +169,73 @@ def test_what_is_refused(tmp_path: Path) -> None:
             for refused in (nodes.cordon("m1", "me"), nodes.rebalance(False, "me")):
                 with pytest.raises(Rejected, match="this runtime has one node"):
                     await refused
+
+    run(main)
+
+
+def test_a_node_that_joined_again_is_meant_by_its_name(tmp_path: Path) -> None:
+    """A Swarm keeps the entry of a node that left, as `down`, with the same name. It may still have
+    the label of a drain."""
+
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            await started(scene, 4, "m1", "w1")
+            old = Node(
+                "w1",
+                0.0,
+                0,
+                state="down",
+                id="old",
+                availability=Availability.PAUSE,
+                drain_until=9e9,
+            )
+            scene.runtime.machines = {
+                "old": old,
+                "m1": replace(scene.runtime.machines["m1"], id="m1"),
+                "w1": replace(scene.runtime.machines["w1"], id="new"),
+            }
+            nodes = manager_of(scene)
+            await advance(scene, nodes, 2, 4)
+            assert scene.runtime.machines["w1"].availability is Availability.ACTIVE
+            await nodes.cordon("w1", "me")
+            await nodes.uncordon("w1", "me")
+            await nodes.drain("w1", 600.0, False, False, "me")
+            await advance(scene, nodes, 40, 4)
+            assert scene.runtime.machines["w1"].availability is Availability.DRAIN
+            assert scene.runtime.machines["old"] == old
+            _, present, left = await nodes.nodes()
+            assert (present.state, present.problem) == ("ready", "")
+            assert (left.state, left.replicas, left.drain) == ("down", 0, "")
+            assert left.problem.endswith("remove its old entry with `docker node rm old`")
+            with pytest.raises(Rejected, match="is drained already"):
+                await nodes.cordon("w1", "me")
+
+    run(main)
+
+
+def test_a_drain_that_cannot_continue_does_not_hold_up_others(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            await started(scene, 4, "m1", "w1")
+            machines = scene.runtime.machines
+            # Two entries with one name, of which neither is known to be the present one.
+            lost = Node(
+                "a1", 1.0, 1, state="down", drain_until=9e9, availability=Availability.PAUSE
+            )
+            machines["a1"], machines["a1 again"] = replace(lost, id="1"), replace(lost, id="2")
+            set_availability = scene.runtime.set_availability
+
+            async def refuse(node: str, to: Availability, until: float = 0.0) -> None:
+                if node == "a1":
+                    raise NodeNotFound("2 nodes have the name a1")
+                await set_availability(node, to, until)
+
+            scene.runtime.set_availability = refuse  # type: ignore[method-assign]
+            nodes = manager_of(scene)
+            await nodes.drain("w1", 600.0, False, False, "me")
+            await advance(scene, nodes, 40, 4)
+            assert machines["w1"].availability is Availability.DRAIN
+            problem = next(each.problem for each in await nodes.nodes() if each.name == "a1")
+            assert problem == "the drain of node a1 does not continue: 2 nodes have the name a1"
 
     run(main)

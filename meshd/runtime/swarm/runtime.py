@@ -36,6 +36,7 @@ from meshd.model.runtime import (
     ReplicaSpec,
     ReplicaState,
     Usage,
+    find_left,
 )
 from meshd.model.volume import RuntimeVolume
 from meshd.runtime.base import (
@@ -220,10 +221,13 @@ class SwarmRuntime:
         self, node: str, availability: Availability, drain_until: float = 0.0
     ) -> None:
         """See `Runtime.set_availability`."""
-        ids = [each.id for each in (await self._view.nodes()).values() if each.name == node]
-        if len(ids) != 1:
+        ids = [each.id for each in await self._present_nodes() if each.name == node]
+        if not ids:
+            raise NodeNotFound(f"no node {node} exists")
+        if len(ids) > 1:
             raise NodeNotFound(
-                f"{len(ids)} nodes have the name {node}" if ids else f"no node {node} exists"
+                f"{len(ids)} nodes have the name {node} ({', '.join(ids)}); remove those that are "
+                "not used any more with `docker node rm ID`"
             )
         try:
             await self._api.update(
@@ -232,6 +236,12 @@ class SwarmRuntime:
         except Gone as gone:
             raise NodeNotFound(f"no node {node} exists") from gone
         self._wake.set()
+
+    async def _present_nodes(self) -> Sequence[Node]:
+        """Return the nodes without the old entries of those that left and joined again."""
+        nodes = [each.as_node() for each in (await self._view.nodes()).values()]
+        left = find_left(nodes)
+        return [each for each in nodes if each.id not in left]
 
     async def list(self) -> Sequence[ObservedReplica]:
         """See `Runtime.list`."""
@@ -369,7 +379,7 @@ class SwarmRuntime:
 
     async def _with_calls(self, replica: ReplicaSpec) -> ReplicaSpec:
         """Return a replica whose calls go to the proxy of its node, if that has one."""
-        nodes = {each.name: each for each in (await self._view.nodes()).values()}
+        nodes = {each.name: each for each in await self._present_nodes()}
         node = nodes.get(replica.node or "")
         if node is None or not node.has_proxy or not node.address:
             return replica
