@@ -87,7 +87,8 @@ class SharedState(Protocol):
 class Leadership:
     """The lease of one control process, which is `me` on `host`.
 
-    - `leader`: the host that leads, as far as this process knows; empty: unknown.
+    - `leader`: the host that leads, as far as this process knows; empty: unknown, or this process
+      led before and may continue.
     - `problem`: why this process cannot take over from a leader that is gone; empty: it can.
     """
 
@@ -249,7 +250,8 @@ class Leadership:
         if found != self._found:
             self._changed_at = self._clock()
         self._found = found
-        self.leader = found.host if found is not None and found.holder else ""
+        held = found is not None and found.holder not in ("", self._me)
+        self.leader = found.host if found is not None and held else ""
         return found
 
     async def _write(

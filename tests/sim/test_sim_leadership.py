@@ -163,6 +163,11 @@ def test_a_leader_that_is_started_again_has_the_newest_state() -> None:
         assert swarm.content() == set()
         token = swarm.record.token if swarm.record else 0
         again = Process(swarm, "a", dice, first.state)
+        others = set()
+        while not again.acts:
+            others.add(again.lead.leader if again.lead else "")
+            await asyncio.sleep(0.01)
+        assert others == {""}, "no other process leads"
         await watch([again], 2.0)
         assert again.acts, "it need not wait"
         assert again.state.changes == {"shop"}
