@@ -80,9 +80,14 @@ class NodeChannel:
         """Return how proxies reach endpoints of other nodes; the same value until that changes."""
         if self.proxies is not None:
             ports, own, lost = self.proxies.peers, self._own_node(), self.proxies.lost()
-            known = self._peers
-            if ports is not known.ports or own != known.own_node or lost != known.lost:
-                self._peers = replace(known, ports=ports, own_node=own, lost=lost)
+            start, known = self.proxies.valid_from, self._peers
+            if (
+                ports is not known.ports
+                or start is not known.valid_from
+                or own != known.own_node
+                or lost != known.lost
+            ):
+                self._peers = replace(known, ports=ports, valid_from=start, own_node=own, lost=lost)
         return self._peers
 
     def make_server(

@@ -32,6 +32,7 @@ class PeerSettings:
     - `own_node`: the node of this process; empty while it is not known.
     - `lost`: nodes whose proxies are not connected to this process.
     - `certificate`, `authority`: files with the identity of this node's proxy (`proxy.peer.files`).
+    - `valid_from`: the earliest start of validity of a node's certificate (Unix time), by name.
     """
 
     ports: Mapping[str, int] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class PeerSettings:
     lost: frozenset[str] = frozenset()
     certificate: str = ""
     authority: str = ""
+    valid_from: Mapping[str, int] = field(default_factory=dict)
 
     def has_proxy(self, node: str) -> bool:
         """Return whether the proxy of a node accepts those of others."""

@@ -6,6 +6,7 @@ the public key: the names come from the caller.
 """
 
 import datetime
+import math
 import os
 import re
 import ssl
@@ -192,6 +193,12 @@ def read_validity(certificate: str) -> tuple[float, float]:
     found = x509.load_pem_x509_certificate(certificate.encode())
     issued = found.not_valid_before_utc.timestamp() + CLOCK_SKEW
     return issued, found.not_valid_after_utc.timestamp()
+
+
+def earliest_start(joined: float) -> int:
+    """Return the earliest start of validity of certificates (Unix time) of a node that joined then:
+    they were issued later. An earlier one is that of a node of the same name that was removed."""
+    return math.floor(joined - CLOCK_SKEW)
 
 
 def read_peer_name(certificate: str) -> str:

@@ -6,7 +6,7 @@ workers: those of a node have separate numbers (`WORKERS_PER_NODE`), so that rep
 and rollouts count every worker once.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -94,7 +94,8 @@ class NodeProxies:
     - `held`: the snapshot that the proxy of this host has at the start.
 
     `peers` are the ports of all proxies for those of other nodes, by name of the node; the values
-    of a process before are kept until a proxy says otherwise.
+    of a process before are kept until a proxy says otherwise. `valid_from`: see `note_validity`.
+    Both are replaced when they change, so that readers see that.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class NodeProxies:
         held: Snapshot | None = None,
     ) -> None:
         self.peers: dict[str, int] = dict(held.peers) if held is not None else {}
+        self.valid_from: Mapping[str, int] = {}
         self._own = ""
         self._began = clock()
         self._snapshots = snapshots
@@ -203,6 +205,11 @@ class NodeProxies:
             if name not in self._nodes:
                 self._nodes[name] = NodeProxy(name, self._next_index, self._clock())
                 self._next_index += 1
+
+    def note_validity(self, valid_from: Mapping[str, int]) -> None:
+        """Take the earliest start of validity of the certificates of nodes (Unix time), by name:
+        proxies refuse those from before a node joined."""
+        self.valid_from = dict(valid_from)
 
     def forget(self, name: str) -> None:
         """Forget a node that was removed."""

@@ -7,11 +7,12 @@ byte is read. A join token gets one certificate; a node gets snapshots, and its 
 
 import asyncio
 import contextlib
+import math
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -24,6 +25,7 @@ from meshd.node_proxy.authority import (
     RENEW_AFTER,
     BadRequest,
     MeshAuthority,
+    earliest_start,
     new_request,
     read_validity,
 )
@@ -47,6 +49,7 @@ from meshd.node_proxy.protocol import (
 from meshd.node_proxy.proxies import NodeProxies
 from meshd.node_proxy.table import NodeProxyTable
 from proxy.peer.files import write_files
+from proxy.peer.protocol import read_valid_from
 from proxy.wire.codec import BadFrame, Decoder
 from proxy.wire.snapshot import Generation
 
@@ -105,6 +108,7 @@ class NodeServer:
         self._writers: dict[str, asyncio.StreamWriter] = {}
         self._sessions: set[asyncio.Task[None]] = set()
         proxies.expect(table.nodes())
+        self._note_validity()
 
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[None]:
@@ -179,7 +183,13 @@ class NodeServer:
         if writer is not None:
             writer.transport.abort()
         self._proxies.forget(node)
+        self._note_validity()
         self._record(Kind.NODE_REMOVED, f"the proxy of node {node} was removed by {who}")
+
+    def _note_validity(self) -> None:
+        """Let proxies refuse certificates from before a node joined."""
+        joined = self._table.joined().items()
+        self._proxies.note_validity({name: earliest_start(at) for name, at in joined})
 
     def status(self) -> "list[NodeProxyStatus]":
         """Return the proxies of all nodes by name."""
@@ -230,17 +240,30 @@ class NodeServer:
             _log.info("connection of a node ended", reason=str(error) or type(error).__name__)
 
     async def _serve_peer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        identity = read_identity(writer.get_extra_info("peercert"))
+        certificate = writer.get_extra_info("peercert")
+        identity = read_identity(certificate)
         if identity is None:
             await _refuse(writer, "this certificate is not that of a node")
         elif not self._leads():
             await _refuse(writer, "this control process does not lead")
         elif identity.role is PeerRole.JOIN:
             await self._join(identity.name, reader, writer)
-        elif identity.role is PeerRole.NODE and identity.name not in self._table.nodes():
-            await _refuse(writer, f"node {identity.name} was removed; join again with a new token")
+        elif identity.role is PeerRole.NODE and (reason := self._refusal(identity, certificate)):
+            await _refuse(writer, reason)
         else:
             await self._serve_node(identity, reader, writer)
+
+    def _refusal(self, identity: PeerIdentity, certificate: Mapping[str, Any]) -> str:
+        """Return why a node is not served; empty if it is."""
+        joined = self._table.joined().get(identity.name)
+        if joined is None:
+            return f"node {identity.name} was removed; join again with a new token"
+        if read_valid_from(certificate) < earliest_start(joined):
+            return (
+                f"this certificate is from before node {identity.name} joined last; remove the "
+                "node, and join again with a new token"
+            )
+        return ""
 
     async def _join(
         self, token: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -249,7 +272,9 @@ class NodeServer:
         message = await read_message(reader)
         if not isinstance(message, JoinRequest):
             raise ProtocolError("a join token may only ask to join")
-        name, now = message.name, self._now()
+        # The next full second: certificates have no fractions, and those that were issued before
+        # this moment, to a node of this name that was removed, are refused.
+        name, now = message.name, math.floor(self._now()) + 1.0
         if not is_node_name(name):
             await _refuse(writer, f"{name[:80]!r} is not a valid name of a node")
             return
@@ -260,6 +285,7 @@ class NodeServer:
             await _refuse(writer, str(error))
             return
         self._proxies.expect([name])
+        self._note_validity()
         self._record(Kind.NODE_JOINED, f"node {name} joined with token {token}")
         writer.write(encode_message(CertificateIssued(issued)))
         await _finish(writer)
@@ -295,7 +321,8 @@ class NodeServer:
                                 self._raise_above(held)
                             self._proxies.handle(name, each)
                     case RenewRequest(request=request):
-                        issued = self._authority.issue(identity, request, self._now())
+                        joined = self._table.joined().get(name, 0.0)
+                        issued = self._authority.issue(identity, request, max(self._now(), joined))
                         writer.write(encode_message(CertificateIssued(issued)))
                         ends.cancel()
                         _, until = read_validity(issued)

@@ -7,7 +7,7 @@ of backups and of what the next leader takes over (`meshd.store.records`).
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -81,10 +81,17 @@ class NodeProxyTable:
 
     def nodes(self) -> Sequence[str]:
         """Return the names of all nodes that joined."""
-        return [
-            str(name)
-            for (name,) in self._store.database.execute("SELECT name FROM node_proxy ORDER BY name")
-        ]
+        return list(self.joined())
+
+    def joined(self) -> Mapping[str, float]:
+        """Return when each node joined (Unix time), by name. A certificate that was issued before
+        is that of a node of the same name that was removed."""
+        return {
+            str(name): float(at)
+            for name, at in self._store.database.execute(
+                "SELECT name, joined FROM node_proxy ORDER BY name"
+            )
+        }
 
     def add_token(self, id: str, expires: float, now: float) -> None:
         """Store that a token is open. Raises Rejected, StoreWriteError."""

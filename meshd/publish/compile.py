@@ -108,6 +108,9 @@ def compile_snapshot(
         certificates=certificates,
         challenges=challenges,
         peers=dict(sorted(peers.ports.items())),
+        peers_valid_from={
+            node: peers.valid_from[node] for node in sorted(peers.ports) if node in peers.valid_from
+        },
         requires_peers=peers.required,
         starting=tuple(sorted(starting, key=lambda each: each.id)),
     )

@@ -9,7 +9,7 @@ import errno
 import ssl
 from typing import cast
 
-from proxy.peer.protocol import PeerAnswer, encode_request
+from proxy.peer.protocol import PeerAnswer, encode_request, read_valid_from
 from proxy.peer.routes import PeerRoute
 from proxy.tls.peer_transport import PeerTransport
 from proxy.transport.upstream_tls import TlsFailed, describe_error, describe_refusal
@@ -22,6 +22,7 @@ class PeerOpening(asyncio.Protocol):
         if route.tls is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, route.problem)
         self._tls = route.tls
+        self._valid_from = route.valid_from
         self._port = port
         self._done: asyncio.Future[None] = loop.create_future()
         self._carrier: asyncio.Transport | None = None
@@ -79,6 +80,11 @@ class PeerOpening(asyncio.Protocol):
         try:
             if not self._is_open:
                 self._state.do_handshake()
+                certificate = self._state.getpeercert()
+                if not certificate or read_valid_from(certificate) < self._valid_from:
+                    raise TlsFailed(
+                        f"the certificate of {self._tls.server_name} is from before it joined"
+                    )
                 self._is_open = True
                 self._state.write(encode_request(self._port))
                 self._flush()
@@ -89,6 +95,8 @@ class PeerOpening(asyncio.Protocol):
             self._flush()
             text = describe_refusal(error) or describe_error(error, self._tls.server_name)
             self._fail(TlsFailed(text))
+        except TlsFailed as error:
+            self._fail(error)
 
     def _take_answer(self, answer: bytes) -> None:
         if not answer:

@@ -9,8 +9,10 @@ checked its certificate. With the answer, an endpoint that refuses is known befo
 request was sent, which can therefore go elsewhere.
 """
 
+import ssl
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 PEER_ALPN: Final = ("meshd-peer/1",)
 """The protocol in the handshake. A later version adds its name."""
@@ -48,6 +50,12 @@ def read_name(certificate_names: tuple[str, ...]) -> str:
     suffix = f".{PEER_DOMAIN}"
     found = [each.removesuffix(suffix) for each in certificate_names if each.endswith(suffix)]
     return found[0] if len(found) == 1 and "*" not in found[0] else ""
+
+
+def read_valid_from(certificate: Mapping[str, Any]) -> float:
+    """Return from when on a verified certificate is valid (Unix time), as
+    `ssl.SSLObject.getpeercert` returns it."""
+    return ssl.cert_time_to_seconds(str(certificate["notBefore"]))
 
 
 def encode_request(port: int) -> bytes:

@@ -25,14 +25,18 @@ class PeerRoute:
     - `port`: the port of its proxy, at the address of each endpoint; 0: they cannot be reached.
     - `tls`: encryption, with the sessions of earlier connections; None if they cannot be reached.
     - `problem`: why there is none.
+    - `valid_from`: see `Snapshot.peers_valid_from`; 0: any.
     """
 
-    __slots__ = ("port", "problem", "tls")
+    __slots__ = ("port", "problem", "tls", "valid_from")
 
-    def __init__(self, port: int, tls: TlsEndpoint | None, problem: str = "") -> None:
+    def __init__(
+        self, port: int, tls: TlsEndpoint | None, problem: str = "", valid_from: int = 0
+    ) -> None:
         self.port = port
         self.tls = tls
         self.problem = problem
+        self.valid_from = valid_from
 
 
 class PeerRoutes:
@@ -49,6 +53,7 @@ class PeerRoutes:
         if config is not None:
             self._client = make_client(config.certificate, config.authority)
         self._ports: Mapping[str, int] = {}
+        self._valid_from: Mapping[str, int] = {}
         self._requires = False
         self._routes: dict[str, PeerRoute] = {}
         self._snapshot: Snapshot | None = None
@@ -58,12 +63,14 @@ class PeerRoutes:
         """Take the proxies of nodes from a snapshot. Ways that did not change stay the same."""
         self._snapshot, self._own = snapshot, None
         self._ports, self._requires = snapshot.peers, snapshot.requires_peers
+        self._valid_from = snapshot.peers_valid_from
         if self._config is not None and not self.own_node:
             self.own_node = read_node(self._config.certificate)
         self._routes = {
             node: route
             for node, route in self._routes.items()
             if route.port == self._ports.get(node, 0)
+            and route.valid_from == self._valid_from.get(node, 0)
         }
 
     def find(self, endpoint: Endpoint) -> PeerRoute | None:
@@ -80,11 +87,13 @@ class PeerRoutes:
         return route
 
     def _make_route(self, node: str, port: int) -> PeerRoute:
+        start = self._valid_from.get(node, 0)
         if not port:
-            return PeerRoute(0, None, f"node {node} has no proxy")
+            return PeerRoute(0, None, f"node {node} has no proxy", start)
         if self._client is None:
-            return PeerRoute(port, None, "this node has no certificate")
-        return PeerRoute(port, TlsEndpoint(self._client, certificate_name(node)))
+            return PeerRoute(port, None, "this node has no certificate", start)
+        tls = TlsEndpoint(self._client, certificate_name(node))
+        return PeerRoute(port, tls, valid_from=start)
 
     def find_own(self, port: int) -> str:
         """Return the address of the endpoint of this node at a port; empty if there is none."""
@@ -92,9 +101,10 @@ class PeerRoutes:
             self._own = dict(_list_own(self._snapshot, self.own_node)) if self.own_node else {}
         return self._own.get(port, "")
 
-    def is_member(self, node: str) -> bool:
-        """Return whether a node with this name belongs to the mesh."""
-        return node in self._ports
+    def is_member(self, node: str, valid_from: float) -> bool:
+        """Return whether a node with this name belongs to the mesh, and has a certificate that is
+        valid from this time on: not that of a node of the same name that was removed."""
+        return node in self._ports and valid_from >= self._valid_from.get(node, 0)
 
 
 NO_PEERS: Final = PeerRoutes()

@@ -20,6 +20,7 @@ from proxy.peer.protocol import (
     PeerAnswer,
     decode_request,
     read_name,
+    read_valid_from,
 )
 from proxy.request.sinks import NEVER, ClientSink
 from proxy.tls.peer_transport import PeerTransport
@@ -105,16 +106,20 @@ class PeerRelay(ClientSink):
 
     def _check(self) -> PeerAnswer | None:
         """Return why the sender gets nothing; None if it is a node of the mesh, and its certificate
-        is still valid: a session that is resumed may be older."""
+        is still valid, and not from before the node joined: a session that is resumed may be
+        older."""
         client, transport = self.tls.client if self.tls is not None else None, self._transport
         name = read_name(client.names) if client is not None else ""
         if self.tls is None or self.tls.protocol not in PEER_ALPN:
             return PeerAnswer.FORBIDDEN
-        if transport is None or not name or not self._plane.peers.is_member(name):
+        if transport is None or not name:
             return PeerAnswer.FORBIDDEN
         state: ssl.SSLObject = transport.get_extra_info("ssl_object")
-        ends = str((state.getpeercert() or {}).get("notAfter", ""))
+        certificate = state.getpeercert() or {}
+        ends = str(certificate.get("notAfter", ""))
         if not ends or ssl.cert_time_to_seconds(ends) < time.time():
+            return PeerAnswer.FORBIDDEN
+        if not self._plane.peers.is_member(name, read_valid_from(certificate)):
             return PeerAnswer.FORBIDDEN
         return None
 

@@ -77,6 +77,7 @@ class SnapshotDelta(Frozen, frozen=True):
     certificates: tuple[CertificateFiles, ...] | None = None
     challenges: tuple[AcmeChallenge, ...] | None = None
     peers: dict[str, int] | None = None
+    peers_valid_from: dict[str, int] | None = None
     requires_peers: bool | None = None
     starting: tuple[Endpoint, ...] | None = None
 
@@ -89,6 +90,7 @@ _WHOLE: Final = (
     "certificates",
     "challenges",
     "peers",
+    "peers_valid_from",
     "requires_peers",
     "starting",
 )

@@ -475,6 +475,8 @@ class Snapshot(Frozen, frozen=True, omit_defaults=True):
     - `challenges`: open challenges of a certificate authority
     - `peers`: the port of each node's proxy for those of other nodes, by the node's name in lower
       case; 0: it has none. Endpoints on other nodes are reached through the proxy there
+    - `peers_valid_from`: the earliest start of validity of the certificate of a node's proxy (Unix
+      time), by node; none: any. One from before is that of a node of the same name that was removed
     - `requires_peers`: whether endpoints on other nodes without a proxy get no connections; if not,
       they get them in clear text
     - `starting`: replicas that take no requests yet, on nodes with a proxy, which lets probes
@@ -493,6 +495,7 @@ class Snapshot(Frozen, frozen=True, omit_defaults=True):
     certificates: tuple[CertificateFiles, ...] = ()
     challenges: tuple[AcmeChallenge, ...] = ()
     peers: dict[str, int] = msgspec.field(default_factory=dict)
+    peers_valid_from: dict[str, int] = msgspec.field(default_factory=dict)
     requires_peers: bool = False
     starting: tuple[Endpoint, ...] = ()
 
@@ -517,6 +520,7 @@ class SnapshotUpdate(Frozen, frozen=True, omit_defaults=True):
     certificates: tuple[CertificateFiles, ...] = ()
     challenges: tuple[AcmeChallenge, ...] = ()
     peers: dict[str, int] = msgspec.field(default_factory=dict)
+    peers_valid_from: dict[str, int] = msgspec.field(default_factory=dict)
     requires_peers: bool = False
     starting: tuple[Endpoint, ...] = ()
 
@@ -544,6 +548,7 @@ def difference(old: Snapshot | None, new: Snapshot) -> SnapshotUpdate:
         certificates=new.certificates,
         challenges=new.challenges,
         peers=new.peers,
+        peers_valid_from=new.peers_valid_from,
         requires_peers=new.requires_peers,
         starting=new.starting,
     )
@@ -573,6 +578,7 @@ def apply(old: Snapshot | None, update: SnapshotUpdate) -> Snapshot:
         certificates=update.certificates,
         challenges=update.challenges,
         peers=update.peers,
+        peers_valid_from=update.peers_valid_from,
         requires_peers=update.requires_peers,
         starting=update.starting,
     )

@@ -106,7 +106,11 @@ class PeerScene:
         return {SENDER: 0, RECEIVER: self.peer.port}
 
     def install(
-        self, *services: Service, node: str = RECEIVER, peers: dict[str, int] | None = None
+        self,
+        *services: Service,
+        node: str = RECEIVER,
+        peers: dict[str, int] | None = None,
+        valid_from: dict[str, int] | None = None,
     ) -> None:
         """Install services on both nodes; their endpoints are on `node`."""
         self.number += 1
@@ -123,11 +127,18 @@ class PeerScene:
                 Generation(1, self.number),
                 services=on_node,
                 peers=found,
+                peers_valid_from=valid_from or {},
                 requires_peers=self.requires,
             )
         )
         routes = () if isinstance(self.front, TcpScene) or not services else None
-        self.front.install(*on_node, routes=routes, peers=found, requires_peers=self.requires)
+        self.front.install(
+            *on_node,
+            routes=routes,
+            peers=found,
+            peers_valid_from=valid_from or {},
+            requires_peers=self.requires,
+        )
 
 
 @asynccontextmanager

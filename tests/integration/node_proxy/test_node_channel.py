@@ -19,7 +19,13 @@ from meshd.node_proxy import agent as agent_module
 from meshd.node_proxy import authority as authority_module
 from meshd.node_proxy import server as server_module
 from meshd.node_proxy.agent import Agent
-from meshd.node_proxy.authority import MeshAuthority, client_context, make_authority, new_request
+from meshd.node_proxy.authority import (
+    CLOCK_SKEW,
+    MeshAuthority,
+    client_context,
+    make_authority,
+    new_request,
+)
 from meshd.node_proxy.enrollment import (
     IDENTITY_FILE,
     JoinFailed,
@@ -29,15 +35,18 @@ from meshd.node_proxy.enrollment import (
     open_connection,
     store_identity,
 )
-from meshd.node_proxy.identity import CONTROL_NAME
+from meshd.node_proxy.identity import CONTROL_NAME, PeerIdentity, PeerRole
 from meshd.node_proxy.join_token import read_text
 from meshd.node_proxy.protocol import (
     MAX_NODE_MESSAGE,
+    CertificateIssued,
     FeedBytes,
     JoinRequest,
+    KeepAlive,
     NodeMessage,
     NodeRefused,
     ProtocolError,
+    RenewRequest,
     encode_feed,
     encode_message,
     read_message,
@@ -215,6 +224,58 @@ async def test_a_token_is_for_one_node_and_a_short_time(leader: Leader, node: No
         assert "meshd-join" not in str(leader.events)
     with pytest.raises(JoinFailed, match="cannot join at"):
         await join(leader.address, again, "n4", node.folder)
+
+
+async def test_a_removed_node_is_not_let_in_once_its_name_joins_again(
+    leader: Leader, node: Node, tmp_path: Path
+) -> None:
+    """Its certificate has the name, is still valid, and was renewed at the last moment."""
+    async with leader.server.serve():
+        leader.publisher.publish(snapshot("a"))
+        await joined(leader, node)
+        key, request = new_request()
+        me = PeerIdentity(PeerRole.NODE, "n1")
+        issued = leader.authority.issue(me, request, time.time())
+        stolen = NodeIdentity(key, issued, leader.authority.certificate)
+        leader.server.remove("n1", "me")
+        assert leader.proxies.valid_from == {}
+        identity = await joined(leader, node)
+        start = identity.validity()[0] - CLOCK_SKEW
+        assert leader.proxies.valid_from == {"n1": start}, "for the proxies of other nodes"
+        async with node.running(identity, leader.address):
+            await wait_until(lambda: node.names() == ["shop/a"])
+            answer = await raw_answer(leader, stolen.context(tmp_path))
+            assert isinstance(answer, NodeRefused)
+            assert "from before node n1 joined last" in answer.reason
+            leader.publisher.publish(snapshot("b"))
+            await wait_until(lambda: node.names() == ["shop/b"])
+    assert leader.kinds().count(Kind.NODE_PROXY_CONNECTED) == 1, "it was not displaced"
+
+
+async def test_a_node_that_joined_may_renew_its_certificate_at_once(
+    leader: Leader, node: Node, tmp_path: Path
+) -> None:
+    """Also if the clock of the leader that renews it is behind that of the one that it joined."""
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+        with leader.store.transaction() as database:
+            ahead = time.time() + 60.0
+            database.execute("UPDATE node_proxy SET joined = ?", (ahead,))
+        key, request = new_request()
+        me = PeerIdentity(PeerRole.NODE, "n1")
+        issued = leader.authority.issue(me, request, ahead)
+        identity = NodeIdentity(key, issued, identity.authority)
+        reader, writer = await open_connection(leader.address, identity.context(tmp_path))
+        try:
+            key, request = new_request()
+            writer.write(encode_message(RenewRequest(request)))
+            while not isinstance(answer := await read_message(reader), CertificateIssued):
+                assert isinstance(answer, KeepAlive)
+        finally:
+            writer.transport.abort()
+        renewed = NodeIdentity(key, answer.certificate, identity.authority)
+        answer = await raw_answer(leader, renewed.context(tmp_path))
+        assert isinstance(answer, KeepAlive)
 
 
 async def test_what_a_peer_may_not_send_ends_its_connection(

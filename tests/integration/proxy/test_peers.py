@@ -16,7 +16,7 @@ import pytest
 
 from meshd.discovery.probe import ProbeOpening, probe
 from meshd.model.peers import PeerHop
-from meshd.node_proxy.authority import load_chain
+from meshd.node_proxy.authority import CLOCK_SKEW, load_chain
 from meshd.spec.model import HealthCheck
 from proxy.ipc.config import PeerConfig
 from proxy.peer import routes
@@ -376,6 +376,26 @@ async def test_a_node_with_the_certificate_of_another_one_gets_nothing(tmp_path:
             assert not origin.visits
         finally:
             posing.stop()
+
+
+@pytest.mark.parametrize(("joined", "status"), [(-60, 200), (3600, 502)])
+@pytest.mark.parametrize("node", [SENDER, RECEIVER])
+@on_uvloop
+async def test_a_certificate_from_before_the_node_joined_gets_nothing(
+    tmp_path: Path, node: str, joined: int, status: int
+) -> None:
+    """A node was removed, and another one has joined under its name. On both sides the certificate
+    of the first one is refused, although it is still valid."""
+    async with peer_scene(tmp_path) as s:
+        origin = await s.front.origin(answers(OK))
+        made = service(origin, retries=Retries(attempts=0), parking=Parking(0, 0, 0.0))
+        s.install(made, valid_from={node: int(time.time() - CLOCK_SKEW) + joined})
+        client = await s.front.ask(get())
+        assert (await client.response())[0] == status
+        assert len(origin.visits) == (status == 200)
+        assert s.peer.refused() == (
+            {"peer-forbidden": 1} if (node, status) == (SENDER, 502) else {}
+        )
 
 
 # --- what is on the wire

@@ -61,8 +61,12 @@ def test_deltas_and_updates_have_every_field_of_a_snapshot() -> None:
     fields = set(Snapshot.__struct_fields__)
     assert fields <= set(SnapshotDelta.__struct_fields__)
     assert fields <= set(SnapshotUpdate.__struct_fields__)
-    old, new = snapshot(1), Snapshot(Generation(1, 2), peers={"w1": 1}, requires_peers=True)
+    old = snapshot(1)
+    new = Snapshot(
+        Generation(1, 2), peers={"w1": 1}, peers_valid_from={"w1": 9}, requires_peers=True
+    )
     assert sent(old, new).peers == {"w1": 1}
+    assert sent(old, new).peers_valid_from == {"w1": 9}
     assert sent(new, snapshot(3)).requires_peers is False
     assert apply(old, difference(old, new)) == new
 
