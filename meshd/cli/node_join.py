@@ -86,21 +86,49 @@ def hold_state(state: Path) -> int:
     return descriptor
 
 
-def ensure_joined(state: Path, managers: Sequence[str], token_file: str, name: str) -> bool:
-    """Join the mesh unless this node has joined already. Return whether it joined now. Raises
-    NodeStartError, JoinFailed."""
+def ensure_joined(state: Path, managers: Sequence[str], token_file: str, name: str) -> str:
+    """Join the mesh unless this node has joined already. Return the name under which it joined now;
+    empty if it joined before. A token that is still open lets a node that was removed join again.
+    Raises NodeStartError, JoinFailed."""
     known = enrollment.load_identity(state)
     if known is not None and known.validity()[1] > time.time():
-        return False
-    if not token_file:
-        reason = "has not joined" if known is None else "was away until its certificate expired"
+        return _rejoin(state, managers, token_file, known.peer_name() or name)
+    if not token_file and known is None:
         raise NodeStartError(
-            f"this node {reason} (see {state}); give --token-file with a token from `meshd node "
-            "token`"
+            f"this node has not joined (see {state}); give --token-file with a token from `meshd "
+            "node token`"
+        )
+    if not token_file:
+        node = (known.peer_name() if known is not None else "") or "NAME"
+        raise NodeStartError(
+            f"this node was away until its certificate expired (see {state}); run `meshd node "
+            f"remove {node}` on the host of meshd, then give --token-file with a token from `meshd "
+            "node token`"
         )
     if not is_node_name(name):
         raise NodeStartError(f"{name!r} is not a valid name of a node; give --name")
-    token = read_token(token_file)
+    _join(state, managers, read_token(token_file), name)
+    return name
+
+
+def _rejoin(state: Path, managers: Sequence[str], token_file: str, name: str) -> str:
+    """Join again under the name that this node has, if it was removed: then the mesh accepts a
+    token for that name. Return the name if it joined. A token that cannot be used, or is gone, is
+    ignored: a service may give its first one at each start."""
+    if not token_file:
+        return ""
+    try:
+        token = read_token(token_file)
+        if not enrollment.is_open(token):
+            return ""
+        _join(state, managers, token, name)
+    except (NodeStartError, JoinFailed):
+        return ""
+    return name
+
+
+def _join(state: Path, managers: Sequence[str], token: JoinToken, name: str) -> None:
+    """Join at the first control process that accepts the token. Raises JoinFailed."""
     failures = []
     for manager in managers:
         try:
@@ -108,7 +136,7 @@ def ensure_joined(state: Path, managers: Sequence[str], token_file: str, name: s
         except JoinFailed as error:
             failures.append(str(error))
         else:
-            return True
+            return
     raise JoinFailed("; ".join(failures))
 
 

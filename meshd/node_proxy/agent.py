@@ -93,7 +93,11 @@ class Agent:
         """Pass messages on until the connection ends. Return why it did."""
         self._next_key = ""
         if self._identity.validity()[1] < self._now():
-            return "the certificate of this node has expired; join again with a new token"
+            name = self._identity.peer_name() or "NAME"
+            return (
+                f"the certificate of this node has expired; run `meshd node remove {name}` on the "
+                "host of meshd, and join again with a new token"
+            )
         try:
             context = self._identity.context(self._state)
             reader, writer = await open_connection(manager, context)

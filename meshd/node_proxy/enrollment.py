@@ -96,6 +96,11 @@ def store_identity(state: Path, identity: NodeIdentity) -> None:
     os.replace(made, state / IDENTITY_FILE)
 
 
+def is_open(token: JoinToken) -> bool:
+    """Return whether a join token has not expired."""
+    return read_validity(token.certificate)[1] >= time.time()
+
+
 async def open_connection(
     address: str, context: ssl.SSLContext
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -109,7 +114,7 @@ async def open_connection(
 
 async def join(address: str, token: JoinToken, name: str, state: Path) -> NodeIdentity:
     """Join the mesh as node `name`, and store the identity. Raises JoinFailed."""
-    if read_validity(token.certificate)[1] < time.time():
+    if not is_open(token):
         raise JoinFailed("the join token has expired; make another one with `meshd node token`")
     key, request = new_request()
     try:
@@ -140,7 +145,10 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         reason = error.reason or ""
         if "EXPIRED" in reason:
-            return "the certificate or join token has expired; join with a new token"
+            return (
+                "the certificate or join token has expired; remove the node with `meshd node "
+                "remove` if it has joined before, and join with a new token"
+            )
         if "ALERT" in reason:
             return "it does not accept the certificate; join with a token of this mesh"
         return reason.replace("_", " ").lower() or str(error)

@@ -256,8 +256,8 @@ def join(
     try:
         managers = [node_join.complete_address(each) for each in addresses]
         lock = node_join.hold_state(state)
-        if node_join.ensure_joined(state, managers, token_file, name):
-            output.print_error(f"joined as node {name}")
+        if joined := node_join.ensure_joined(state, managers, token_file, name):
+            output.print_error(f"joined as node {joined}")
         config = node_join.supervisor_config(
             state, managers, listen or (LISTEN,), workers, peer_listen
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from meshd.cli.node_join import ensure_joined
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Kind
 from meshd.node_proxy import agent as agent_module
@@ -250,6 +251,37 @@ async def test_a_removed_node_is_not_let_in_once_its_name_joins_again(
             leader.publisher.publish(snapshot("b"))
             await wait_until(lambda: node.names() == ["shop/b"])
     assert leader.kinds().count(Kind.NODE_PROXY_CONNECTED) == 1, "it was not displaced"
+
+
+async def test_a_node_that_was_removed_joins_again_with_a_new_token(
+    leader: Leader, node: Node, tmp_path: Path
+) -> None:
+    """Its certificate is still valid. A service may give its first token at each start."""
+    file = tmp_path / "token"
+
+    async def start() -> str:
+        """Return the name under which the node joins at a start, if it does."""
+        return await asyncio.to_thread(
+            ensure_joined, node.folder, [leader.address], str(file), "other"
+        )
+
+    async with leader.server.serve():
+        identity = await joined(leader, node)
+        assert await start() == "", "there is no token any more"
+        file.write_text(leader.server.make_token(60.0, "me").secret)
+        assert await start() == "", "it belongs to the mesh"
+        leader.server.remove("n1", "me")
+        assert await start() == "n1"
+        again = load_identity(node.folder)
+        assert again is not None
+        assert again != identity
+        answer = await raw_answer(leader, again.context(tmp_path))
+        assert isinstance(answer, KeepAlive)
+        assert await start() == "", "the token is used up"
+        assert load_identity(node.folder) == again
+        leader.server.remove("n1", "me")
+        file.write_text(leader.server.make_token(-1.0, "me").secret)
+        assert await start() == "", "the token has expired"
 
 
 async def test_a_node_that_joined_may_renew_its_certificate_at_once(
