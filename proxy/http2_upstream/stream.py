@@ -83,6 +83,11 @@ class UpstreamStream(Upstream):
         self.closing = True
         if not self._over:
             self._over = True
+            if self._unconsumed:
+                # They count in the window of the connection until the end of it.
+                self._connection.codec.consume(self.number, self._unconsumed)
+                self._unconsumed = 0
+                self._connection.schedule_flush()
             self._connection.over(self)
         return sink
 
@@ -94,9 +99,7 @@ class UpstreamStream(Upstream):
             return
         self._finish_stream()
         if self.number and not (self._request_ended and self._response_ended):
-            codec = self._connection.codec
-            codec.consume(self.number, self._unconsumed)
-            codec.reset(self.number, ErrorCode.CANCEL)
+            self._connection.codec.reset(self.number, ErrorCode.CANCEL)
             self._connection.schedule_flush()
 
     def close(self) -> None:

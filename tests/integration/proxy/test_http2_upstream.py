@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
+from proxy.http2 import codec
 from proxy.http2.codec import ErrorCode
+from proxy.http2_upstream.connection import Http2UpstreamConnection
+from proxy.http2_upstream.pool import Http2Pool
+from proxy.state.endpoint_state import EndpointState
 from proxy.wire.snapshot import Endpoint, Limits, Parking, Retries, Service, Timeouts, UpstreamTls
 from tests.support.certificate_authority import Authority, server_context
 from tests.support.http2 import create_client, http2_client
@@ -20,6 +24,11 @@ def install(s: Scene, *origins: Http2Origin, **config: Any) -> None:
         Endpoint(f"shop-{index}", "127.0.0.1", origin.port) for index, origin in enumerate(origins)
     )
     s.install(Service("shop", "1", endpoints, **{"http_version": "h2c", **config}))
+
+
+def connections_of(state: EndpointState) -> list[Http2UpstreamConnection]:
+    assert isinstance(state.streams, Http2Pool)
+    return state.streams._connections
 
 
 @on_uvloop
@@ -106,6 +115,44 @@ async def test_an_upload_waits_for_the_window_of_the_endpoint() -> None:
         go.set()
         assert (await client.response())[2] == b"%d" % size
         await sending
+
+
+@pytest.mark.parametrize("end", ["data", "trailers", "reset", "client"])
+@on_uvloop
+async def test_a_slow_client_uses_up_no_window_of_the_connection(end: str) -> None:
+    """What it has not taken when its stream ends counts no longer."""
+    size, together = 120_000, 60
+    go = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        call.head(200)
+        await go.wait()
+        call.data(b"x" * size, complete=end == "data")
+        if end == "trailers":
+            call.end((b"x-sum", b"4"))
+        elif end == "reset":
+            await wait_until(lambda: not call.connection.codec.unsent(call.number), 5)
+            call.reset(ErrorCode.INTERNAL_ERROR)
+
+    async with scene(with_http2()) as s, http2_origin(script) as origin:
+        install(s, origin)
+        (state,) = s.plane.services["shop"].endpoints.values()
+        for _ in range(codec.CONNECTION_WINDOW // (size * together) + 1):
+            go.clear()
+            clients = [await s.ask(get()) for _ in range(together)]
+            for client in clients:
+                assert b" 200 " in await client.head()
+            (connection,) = connections_of(state)
+            for stream in connection._streams.values():
+                # As an exchange does whose client takes no more bytes.
+                stream.pause()
+            go.set()
+            for client in clients:
+                await client.exactly(size)
+                if end == "client":
+                    client.close()
+            await wait_until(lambda: not state.in_flight, 5, "the streams have ended")
+        assert len(origin.connections) == 1
 
 
 @on_uvloop
