@@ -318,6 +318,10 @@ class TcpSession(ClientSink):
             if events & RESET:
                 self.source_lost(upward=True)
             return
+        if events & RESET and up.ended:
+            # No read follows that would say so, and perhaps no write either.
+            self.source_lost(upward=True)
+            return
         if events & WRITABLE:
             down.target_writable()
         if events & READABLE and self.phase < OVER:
@@ -328,6 +332,9 @@ class TcpSession(ClientSink):
         if up is None or down is None:
             if events & WRITABLE:
                 self._connect_done(events)
+            return
+        if events & RESET and down.ended:
+            self.source_lost(upward=False)
             return
         if events & WRITABLE:
             up.target_writable()

@@ -263,6 +263,59 @@ async def test_a_reset_of_the_server_reaches_the_client() -> None:
         assert s.report().failures == {"broken": 1}
 
 
+def error_of(stream: asyncio.StreamWriter) -> int:
+    """Return the pending error of a socket; 0 for none."""
+    sock = stream.get_extra_info("socket")
+    return int(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+
+@on_uvloop
+async def test_a_reset_of_a_client_that_had_ended_its_side_reaches_the_server() -> None:
+    ended, done = asyncio.Event(), asyncio.Event()
+
+    async def work(visit: Visit) -> None:
+        await visit.reader.read()
+        ended.set()
+        await done.wait()
+
+    async with tcp_scene() as s:
+        await s.serve(work)
+        client = socket.create_connection(("127.0.0.1", s.port))
+        client.send(b"compute")
+        client.shutdown(socket.SHUT_WR)
+        await asyncio.wait_for(ended.wait(), 10)
+        (visit,) = s.origins[0].visits
+        assert not error_of(visit.writer)
+        await s.sessions(1)
+        abort_by_reset(client)
+        await s.sessions(0)
+        await wait_until(lambda: error_of(visit.writer), 10)
+        assert s.report().failures == {"client-gone": 1}
+        done.set()
+
+
+@on_uvloop
+async def test_a_reset_of_a_server_that_had_ended_its_side_reaches_the_client() -> None:
+    ending = asyncio.Event()
+
+    async def reset(visit: Visit) -> None:
+        await visit.send(b"bye")
+        visit.writer.write_eof()
+        await ending.wait()
+        visit.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    async with tcp_scene() as s:
+        await s.serve(reset)
+        client = await s.client()
+        assert await client.rest() == b"bye"
+        await s.sessions(1)
+        assert not error_of(client.writer)
+        ending.set()
+        await s.sessions(0)
+        await wait_until(lambda: error_of(client.writer), 10)
+        assert s.report().failures == {"broken": 1}
+
+
 @on_uvloop
 async def test_what_a_server_says_before_it_closes_reaches_a_client_that_still_sends() -> None:
     async def refuse(visit: Visit) -> None:
