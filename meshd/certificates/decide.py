@@ -57,7 +57,8 @@ BACK_OFF: Final[Mapping[FailureCause, tuple[float, float]]] = {
     FailureCause.ACCOUNT_LOST: (5.0, 3600.0),
     FailureCause.PROXY: (10.0, 300.0),
 }
-"""Seconds of the first wait after a failure, and of the longest: each wait is twice the one before.
+"""Seconds of the first wait after a failure, and of the longest: each wait is twice the one before
+for the same cause.
 Failures of an authority that does not answer count in no limit, so they are retried sooner."""
 
 
@@ -124,8 +125,8 @@ def next_window_check(retry_after: float, now: float) -> float:
 
 
 def wait_after(cause: FailureCause, failures: int, retry_after: float, point: float) -> float:
-    """Return the seconds to wait after the given number of failures in a row. `retry_after` is what
-    the authority asks for (0: nothing), `point` a random number in `[0, 1)`."""
+    """Return the seconds to wait after the given number of failures of one cause. `retry_after` is
+    what the authority asks for (0: nothing), `point` a random number in `[0, 1)`."""
     first, longest = BACK_OFF[cause]
     doubled = first * 2.0 ** min(max(failures - 1, 0), 20)
     wait = max(min(doubled, longest), min(retry_after, LONGEST_RETRY_AFTER))
@@ -135,14 +136,17 @@ def wait_after(cause: FailureCause, failures: int, retry_after: float, point: fl
 def after_failure(
     record: OrderRecord, failed: OrderFailed, now: float, point: float
 ) -> OrderRecord:
-    """Return the record after a failed attempt."""
-    failures = record.failures + 1
+    """Return the record after a failed attempt. Each cause has its own number of failures since the
+    last success: an outage must not delay the validation after it by hours, and one between failed
+    validations must not bring them closer together than the authority's limit."""
+    alike = record.causes.get(failed.cause, 0) + 1
     return msgspec.structs.replace(
         record,
-        failures=failures,
+        failures=record.failures + 1,
         failed_at=now,
         error=str(failed),
-        retry_at=now + wait_after(failed.cause, failures, failed.retry_after, point),
+        retry_at=now + wait_after(failed.cause, alike, failed.retry_after, point),
+        causes={**record.causes, failed.cause.value: alike},
     )
 
 

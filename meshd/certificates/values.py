@@ -91,6 +91,8 @@ class OrderRecord(Value, frozen=True):
     - `retry_at`: no attempt before this time.
     - `window`: the authority's last suggestion.
     - `warned`: the highest `ExpiryWarning` that was recorded for the current certificate.
+    - `causes`: how many of the failures had each `FailureCause`. Empty in records of earlier
+      versions, as if those had been of other causes.
     """
 
     failures: int = 0
@@ -99,6 +101,7 @@ class OrderRecord(Value, frozen=True):
     retry_at: float = 0.0
     window: RenewalWindow | None = None
     warned: int = 0
+    causes: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Account(Value, frozen=True):

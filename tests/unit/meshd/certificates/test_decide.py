@@ -1,5 +1,6 @@
 """When to order, retry and warn."""
 
+import msgspec
 import pytest
 
 from meshd.certificates import decide
@@ -98,8 +99,38 @@ def test_retry_after_is_respected(asked: float, expected: float) -> None:
 
 def test_a_failure_is_remembered() -> None:
     failed = OrderFailed(FailureCause.UNREACHABLE, "away")
-    after = decide.after_failure(OrderRecord(failures=1, warned=2), failed, 1000.0, 0.0)
-    assert after == OrderRecord(2, 1000.0, "away", 1060.0, None, 2)
+    before = OrderRecord(failures=1, warned=2, causes={"unreachable": 1})
+    after = decide.after_failure(before, failed, 1000.0, 0.0)
+    assert after == OrderRecord(2, 1000.0, "away", 1060.0, None, 2, {"unreachable": 2})
+
+
+V, U, R = FailureCause.VALIDATION, FailureCause.UNREACHABLE, FailureCause.RATE_LIMITED
+
+
+@pytest.mark.parametrize(
+    ("causes", "waits"),
+    [
+        ([U, U, U, U, U, U, V], [30, 60, 120, 240, 480, 960, 300]),
+        ([V, V, V, V, U], [300, 600, 1200, 2400, 30]),
+        # What lies between two failed validations does not bring the next ones closer together.
+        ([V, U, V, U, V, U, V], [300, 30, 600, 60, 1200, 120, 2400]),
+        ([V, R, V], [300, 3600, 600]),
+    ],
+)
+def test_each_cause_has_its_own_waits(causes: list[FailureCause], waits: list[int]) -> None:
+    record, found = OrderRecord(), []
+    for cause in causes:
+        record = decide.after_failure(record, OrderFailed(cause, "no"), 1000.0, 0.0)
+        found.append(record.retry_at - 1000.0)
+    assert found == waits
+    assert record.failures == len(causes)
+
+
+def test_a_record_of_an_earlier_version_is_read() -> None:
+    stored = b'{"failures":6,"failed_at":1.0,"retry_at":2.0,"window":null,"warned":1}'
+    record = msgspec.json.decode(stored, type=OrderRecord)
+    after = decide.after_failure(record, OrderFailed(V, "no"), 1000.0, 0.0)
+    assert (after.failures, after.retry_at, after.warned) == (7, 1300.0, 1)
 
 
 @pytest.mark.parametrize(

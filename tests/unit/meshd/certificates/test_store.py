@@ -35,12 +35,13 @@ def test_what_is_stored_is_read_again(tmp_path: Path) -> None:
     store = CertificateStore(tmp_path)
     assert store.acquire()
     store.keep_account(ACCESS.id, Account("key", "https://ca.example/1", "ops@example.com"))
-    store.keep_record(ACCESS.id, "localhost", OrderRecord(3, error="bad"))
+    store.keep_record(ACCESS.id, "localhost", OrderRecord(3, error="bad", causes={"refused": 2}))
     held = store.keep_certificate(ACCESS.id, "localhost", *pem(tmp_path))
     again = CertificateStore(tmp_path)
     again.read()
     assert again.account(ACCESS.id) == Account("key", "https://ca.example/1", "ops@example.com")
     assert again.record(ACCESS.id, "localhost").failures == 3
+    assert again.record(ACCESS.id, "localhost").causes == {"refused": 2}
     assert again.find(wanted()) == held
     assert held.names == ("localhost",)
     paths = [tmp_path / "certificates", *(tmp_path / "certificates").rglob("*")]
