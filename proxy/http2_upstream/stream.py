@@ -10,6 +10,7 @@ the request.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from proxy.http1 import limits
 from proxy.http1.chunked import LAST_CHUNK, ChunkedReader, encode_chunk
 from proxy.http1.fields import BadMessage
 from proxy.http1.request import END
@@ -207,6 +208,10 @@ class UpstreamStream(Upstream):
 
     def interim_arrived(self, fields: Sequence[Field]) -> None:
         """Take a response with a 1xx status."""
+        self._interim += 1
+        if self._interim > limits.INTERIM_RESPONSES:
+            self.failed("too many interim responses")
+            return
         head = self._parse(fields, None)
         if head is not None and self.sink is not None:
             self.sink.interim_response(head)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from proxy.http1.limits import INTERIM_RESPONSES
 from proxy.http2 import codec
 from proxy.http2.codec import ErrorCode
 from proxy.http2_upstream.connection import Http2UpstreamConnection
@@ -175,6 +176,26 @@ async def test_trailers_reach_clients_of_both_versions() -> None:
         async with http2_client(s) as other:
             answer = await other.get(b"/")
             assert (answer.body, answer.trailers) == (b"part", [(b"x-sum", b"4")])
+
+
+@pytest.mark.parametrize("more", [0, 1])
+@on_uvloop
+async def test_interim_responses_pass_up_to_a_limit(more: int) -> None:
+    async def script(call: Call) -> None:
+        for _ in range(INTERIM_RESPONSES + more):
+            call.connection.codec.send_interim_response(
+                call.number, [(b":status", b"103"), (b"link", b"</a>")]
+            )
+        call.respond(200, b"ok")
+
+    async with scene(with_http2()) as s, http2_origin(script) as origin:
+        install(s, origin, retries=Retries(attempts=0))
+        for _ in range(2):
+            client = await s.ask(get())
+            for _ in range(INTERIM_RESPONSES):
+                assert (await client.head()).startswith(b"HTTP/1.1 103 ")
+            assert (await client.response())[0] == (502 if more else 200)
+        assert len(origin.connections) == 1
 
 
 @on_uvloop
