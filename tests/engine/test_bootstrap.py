@@ -29,6 +29,13 @@ async def test_engines_become_a_swarm(engines: list[OwnNode], tmp_path: Path) ->
     assert (code, err) == (0, "")
     planned = [json.loads(line) for line in out.splitlines()]
     assert [each["action"] for each in planned] == ["would start the Swarm", "would join"]
+    assert [each["address"] for each in planned] == ["", ""]
+    given = f"{m1.host}={m1.address}"
+    shown = await run_meshd("bootstrap", m1.host, "--advertise", given, "--dry-run")
+    assert shown[1] == f"{m1.host}: m1 would start the Swarm as manager, at {m1.address}\n"
+    nowhere = await run_meshd("bootstrap", m1.host, "--advertise", f"{m1.host}=m1.example.invalid")
+    assert nowhere[0] == 1
+    assert "m1.example.invalid cannot be resolved; expected an IP address" in nowhere[2]
     alone = await run_meshd("node", "add", w1.host, "--manager", m1.host)
     assert alone[0] == 1
     assert "is not part of a Swarm; `meshd bootstrap` makes one" in alone[2]

@@ -30,6 +30,7 @@ async def _no_wait() -> None:
 class StubSwarm:
     """`objects` by kind and id. The task of each service gets the state `task_state` at once.
 
+    - `advertised`: the address with which the Swarm was started.
     - `failure`: the status and message that answer every request to the Swarm; None for the usual
       answers.
     - `before`: awaited before a request `METHOD kind` is answered.
@@ -43,6 +44,7 @@ class StubSwarm:
             "nodes": {"id-m1": NODE},
         }
         self.task_state = "running"
+        self.advertised: str | None = None
         self.failure: tuple[int, str] | None = None
         self.failures = 0
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
@@ -61,6 +63,7 @@ class StubSwarm:
         app.router.add_get("/{version}/tasks", self._tasks)
         app.router.add_get("/{version}/{kind}", self._list)
         app.router.add_get("/{version}/{kind}/{name}", self._inspect)
+        app.router.add_post("/{version}/swarm/init", self._init)
         app.router.add_post("/{version}/{kind}/create", self._create)
         app.router.add_delete("/{version}/{kind}/{name}", self._delete)
         return app
@@ -76,6 +79,10 @@ class StubSwarm:
             "NodeAddr": "10.0.0.1",
         }
         return web.json_response({"Name": "m1", "LoggingDriver": "json-file", "Swarm": swarm})
+
+    async def _init(self, request: web.Request) -> web.Response:
+        self.advertised = (await request.json()).get("AdvertiseAddr")
+        return web.json_response("id-m1")
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse()

@@ -1,6 +1,6 @@
 """`meshd bootstrap`: make a Docker Swarm of hosts. `meshd node add` uses it for one more."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import click
@@ -31,8 +31,8 @@ advertise_option = click.option(
     "advertised",
     metavar="HOST=ADDRESS",
     multiple=True,
-    help="Where other nodes reach HOST. Default: the address in its name, else what its engine "
-    "chooses.",
+    help="Where other nodes reach HOST: an IP address, a host name, or a network interface of "
+    "HOST. Default: the host in its name, else what its engine chooses.",
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 
@@ -133,15 +133,16 @@ async def join_hosts(
                 raise Rejected("\n".join(problems))
             steps = make_plan(facts, roles)
             names = {each.host: each.name for each in facts}
+            reached = {each.name: each.address for each in engines}
             if not dry_run:
                 await setup.take_steps(
-                    engines, steps, lambda step: _print(step, names, step.action, as_json)
+                    engines, steps, lambda step: _print(step, names, reached, False, as_json)
                 )
     except RuntimeFailure as failure:
         raise Rejected(str(failure)) from failure
     if dry_run:
         for step in steps:
-            _print(step, names, PLANNED[step.action], as_json)
+            _print(step, names, reached, True, as_json)
     return steps
 
 
@@ -157,10 +158,23 @@ def _read_addresses(advertised: Sequence[str], hosts: Sequence[str]) -> dict[str
     return found
 
 
-def _print(step: HostStep, names: dict[str, str], text: str, as_json: bool) -> None:
+def _print(
+    step: HostStep,
+    names: Mapping[str, str],
+    reached: Mapping[str, str],
+    planned: bool,
+    as_json: bool,
+) -> None:
+    """Print a step that was taken, or that is planned. `names` and `reached` by host: its own name,
+    and the address that it advertises; empty: its engine chooses."""
+    action = PLANNED[step.action] if planned else str(step.action)
+    joins = step.action is not HostAction.NOTHING
+    address = reached[step.host]
     if as_json:
-        output.print_json_line(
-            {"host": step.host, "node": names[step.host], "role": step.role, "action": text}
-        )
-    else:
-        output.print_line(f"{step.host}: {names[step.host]} {text} as {step.role}")
+        found = {"host": step.host, "node": names[step.host], "role": step.role, "action": action}
+        output.print_json_line({**found, "address": address} if joins else found)
+        return
+    text = f"{step.host}: {names[step.host]} {action} as {step.role}"
+    if planned and joins:
+        text += f", at {address or 'the address that its engine chooses'}"
+    output.print_line(text)

@@ -45,7 +45,7 @@ async def command(
     names = list(dict.fromkeys(hosts))
     failed = False
     try:
-        async with setup.open_hosts([source_name, *names], {}) as engines:
+        async with setup.open_hosts([source_name, *names]) as engines:
             source, *targets = engines
             for image in images:
                 found = await read_image(source, image)

@@ -81,7 +81,7 @@ async def command(
             client = await _find_daemon(state, stack) if local else None
             known = list(await client.volumes()) if client is not None else []
             name = find_volume(volume, known) if known else volume
-            engines = await stack.enter_async_context(setup.open_hosts([source_name, host], {}))
+            engines = await stack.enter_async_context(setup.open_hosts([source_name, host]))
             source, destination = engines
             request = CopyRequest(name, target or name, force, live)
             await check_target(source, destination, request)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.runtime.docker.endpoint import EngineEndpoint, find_endpoint, find_named
 from meshd.runtime.docker.engine import Engine, Info
+from meshd.runtime.swarm.setup.addresses import address_of, advertised_address
 from meshd.runtime.swarm.setup.plan import HostAction, HostFacts, HostStep, NodeRole
 from meshd.runtime.swarm.setup.ssh_tunnel import SshTunnel
 
@@ -33,7 +34,8 @@ PORT: Final = 2377
 
 @dataclass(slots=True)
 class Host:
-    """One engine. `address`: where other nodes reach it; empty: the engine chooses."""
+    """One engine. `address`: the IP address or network interface by which other nodes reach it;
+    empty: the engine chooses."""
 
     name: str
     engine: Engine
@@ -72,20 +74,21 @@ class Host:
 
 @asynccontextmanager
 async def open_hosts(
-    names: Sequence[str], addresses: Mapping[str, str]
+    names: Sequence[str], addresses: Mapping[str, str] | None = None
 ) -> AsyncIterator[list[Host]]:
     """Yield the engines of these names: `ssh://`, `tcp://` and `unix://` addresses, Docker
-    contexts, or `THIS_ENGINE`. `addresses` by name are where other nodes reach them.
+    contexts, or `THIS_ENGINE`. `addresses` by name are where other nodes reach them, if that is not
+    the host in the name; None: the caller does not need them.
 
-    Raises RuntimeUnavailable if one does not answer.
+    Raises RuntimeUnavailable if one does not answer, RuntimeFailure if an address is not valid.
     """
     async with AsyncExitStack() as stack:
-        yield [await _open(name, addresses.get(name, ""), stack) for name in names]
+        yield [await _open(name, addresses, stack) for name in names]
 
 
-async def _open(name: str, address: str, stack: AsyncExitStack) -> Host:
+async def _open(name: str, addresses: Mapping[str, str] | None, stack: AsyncExitStack) -> Host:
     endpoint = find_endpoint() if name == THIS_ENGINE else find_named(name)
-    address = address or _address_of(endpoint)
+    address = "" if addresses is None else await _find_address(name, endpoint, addresses)
     if not endpoint.address.startswith("ssh://"):
         engine = Engine(lambda: endpoint)
         await engine.open()
@@ -101,10 +104,16 @@ async def _open(name: str, address: str, stack: AsyncExitStack) -> Host:
     return Host(name, engine, address)
 
 
-def _address_of(endpoint: EngineEndpoint) -> str:
-    """Return the host of an address that leads to another machine; empty for others."""
-    host = urlsplit(endpoint.address).hostname or ""
-    return "" if endpoint.socket_path or host in ("localhost", "127.0.0.1", "::1") else host
+async def _find_address(name: str, endpoint: EngineEndpoint, addresses: Mapping[str, str]) -> str:
+    """Return where other nodes reach a host; empty: its engine chooses."""
+    if given := addresses.get(name):
+        try:
+            return await advertised_address(given)
+        except RuntimeFailure as failure:
+            raise RuntimeFailure(f"--advertise {name}={given}: {failure}") from failure
+    return (
+        "" if endpoint.socket_path else await address_of(urlsplit(endpoint.address).hostname or "")
+    )
 
 
 async def take_steps(

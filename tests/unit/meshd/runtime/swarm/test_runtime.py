@@ -42,7 +42,7 @@ async def test_the_watch_outlasts_a_swarm_that_refuses_to_list(
         nonlocal changes
         changes += 1
 
-    watcher = RuntimeWatcher(runtime, count)
+    watcher = RuntimeWatcher(runtime, count, resync=0.1)
     watching = asyncio.create_task(watcher.run())
     await watcher.ready()
     swarm.failure = failure

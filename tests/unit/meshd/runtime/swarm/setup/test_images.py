@@ -61,7 +61,7 @@ async def running(folder: Path, *engines: ImageEngine) -> AsyncIterator[Sequence
             runners.append(runner)
             await web.UnixSite(runner, str(folder / f"{number}.sock")).start()
             names.append(f"unix://{folder}/{number}.sock")
-        async with open_hosts(names, {}) as hosts:
+        async with open_hosts(names) as hosts:
             yield hosts
     finally:
         for runner in runners:
