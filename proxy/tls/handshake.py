@@ -137,17 +137,19 @@ class Handshake(Unfinished):
         None if they are not complete."""
         contexts = self._contexts
         context = None
+        if self._hello:
+            # What came while a challenge was open. It may have ended since.
+            data, self._hello = self._hello + data, b""
         if contexts.has_challenges:
             # The certificate depends on what the client offers.
-            self._hello += data
             try:
-                hello = parse_client_hello(self._hello)
+                hello = parse_client_hello(data)
             except BadHello:
                 # OpenSSL knows the right alert.
                 hello = ClientHello()
             if hello is None:
+                self._hello = data
                 return None
-            data, self._hello = self._hello, b""
             context = contexts.find_challenge(hello.server_name, hello.protocols)
         if context is None:
             context = contexts.find_renewing(data) or contexts.default

@@ -21,7 +21,7 @@ from proxy.wire.snapshot import (
 from tests.support.certificate_authority import Authority, Issued
 from tests.support.proxy_scene import OK, Visit, answers, get, on_uvloop, post, service
 from tests.support.tls_scene import TlsScene, tls_scene
-from tests.support.waiting import stays, wait_until
+from tests.support.waiting import elapse, stays, wait_until
 
 
 async def raw(scene: TlsScene) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -390,6 +390,39 @@ async def test_a_challenge_does_not_change_other_handshakes(tmp_path: Path) -> N
         writer.close()
         await wait_until(lambda: not scene.plane.handshakes.pending, 10, "all ended")
         assert scene.plane.handshakes.take() == {"timeout": 2, "invalid": 1, "closed": 1}
+
+
+@on_uvloop
+async def test_a_challenge_that_ends_during_a_client_hello_does_not_break_it(
+    tmp_path: Path,
+) -> None:
+    async with tls_scene(tmp_path) as scene:
+        await scene.serve(answers(OK))
+        files = CertificateFiles(scene.issued.cert, scene.issued.key)
+        challenge = AcmeChallenge("tls-alpn-01", "x.test", certificate=files)
+        scene.tls.install(Snapshot(Generation(1, 2), challenges=(challenge,)))
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = scene.authority.client_context()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="shop.test")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        hello = outgoing.read()
+        reader, writer = await raw(scene)
+        writer.write(hello[:100])
+        await elapse(0.2, "the proxy reads the first piece")
+        scene.tls.install(Snapshot(Generation(1, 3)))
+        writer.write(hello[100:])
+        while True:
+            answer = await asyncio.wait_for(reader.read(65536), 10)
+            assert answer, "the proxy has closed the connection"
+            incoming.write(answer)
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                continue
+        assert tls.version() == "TLSv1.3"
+        writer.close()
 
 
 @on_uvloop
