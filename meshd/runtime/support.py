@@ -74,6 +74,11 @@ def unsupported_features(project: Project, capabilities: Capabilities) -> tuple[
     return tuple(f"service {name}: {'; '.join(texts)}" for name, texts in found.items())
 
 
+def refused_names(project: Project, capabilities: Capabilities) -> list[str]:
+    """Return which names of a project the runtime does not accept, one line for each."""
+    return list(limits.refused_names(project)) if capabilities.swarm else []
+
+
 def _refused(service: Service, can: Capabilities) -> Iterator[str]:
     yield from (str(each) for each in _missing(service, can) if each.needed)
     given = [name for name in ("pre_start", "post_start", "pre_stop") if getattr(service, name)]

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -278,5 +279,19 @@ def test_an_undo_starts_from_the_deployment_that_it_waited_for(tmp_path: Path) -
             web, cache = users.store.projects["shop"].project.services
             assert web.environment["V"] == "1"
             assert cache.environment["V"] == "2"
+
+    run(main)
+
+
+def test_names_that_a_swarm_does_not_accept_are_refused_at_the_deployment(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            runtime = scene.runtime
+            runtime.capabilities = replace(runtime.capabilities, swarm=True)
+            users = Users(scene)
+            dotted = shop("1").model_copy(update={"services": (named("web.api"),)})
+            with pytest.raises(Rejected, match=r"services\.web\.api: its replicas and jobs would"):
+                await users.deploy(dotted)
+            assert dict(users.store.projects) == {}
 
     run(main)

@@ -21,7 +21,7 @@ from meshd.publish.published_ports import HostPort, find_port_conflicts, list_ho
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.rollout.stages import max_surge
 from meshd.runtime.base import Runtime, RuntimeFailure
-from meshd.runtime.support import unsupported
+from meshd.runtime.support import refused_names, unsupported
 from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Project, Service
 from meshd.spec.model.base import MAX_REPLICAS
@@ -78,6 +78,7 @@ class Admission:
             for feature in unsupported(service, self._runtime.capabilities)
             if feature.refuse
         ]
+        problems += refused_names(project, self._runtime.capabilities)
         nodes = self.nodes = await self._runtime.nodes()
         problems += self._capacity_problems(project, nodes)
         others = [each for each in view.projects if each.name != project.name]

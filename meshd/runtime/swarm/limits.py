@@ -5,10 +5,19 @@ with other rights or in another network without them; otherwise it runs without 
 warning.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
-from meshd.spec.model import Mount, Service
+from meshd.runtime.docker.container import network_name
+from meshd.spec.model import Mount, Project, Service
+
+LONGEST_NAME: Final = 63
+"""Characters of the name of a service or network of a Swarm, at most."""
+_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
+"""Names of services and networks that a Swarm accepts."""
+_ENDING: Final = "xxxxx"
+"""In messages: the random end of the names of replicas and jobs."""
 
 _NEEDED: Final = {
     "privileged": "tasks never are",
@@ -81,6 +90,47 @@ def refused(service: Service) -> Iterator[str]:
             yield f"port {port}: a Swarm takes one port, not a range"
     for mount in service.volumes:
         yield from _refused_mount(mount)
+
+
+def refused_names(project: Project, network_suffix: str = "") -> Iterator[str]:
+    """Yield which names of a project a Swarm does not accept, one line for each key: its services
+    are called as the replicas and jobs are. `network_suffix` may follow the names of networks."""
+    networks: dict[str, str] = {}
+    external = {network.name for network in project.networks if network.external}
+    for service in project.services:
+        usual = f"{project.name}-{service.name}"
+        names = [f"{usual}-{_ENDING}"]
+        steps = [at for at, step in enumerate(service.pre_start, 1) if step.per_replica]
+        if steps:
+            names.append(f"{usual}-{_ENDING}-init{steps[-1]}")
+        if service.mesh.schedule:
+            names.append(f"{usual}-job-{_ENDING}")
+        if problem := _name_problem(max(names, key=len)):
+            yield (
+                f"services.{service.name}: its replicas and jobs would have names like {problem}; "
+                "give the service another name"
+            )
+        for name in service.networks:
+            if name not in external:
+                networks[name] = network_name(project.name, service, name)
+    for name, called in networks.items():
+        if problem := _name_problem(called + network_suffix):
+            yield (
+                f"networks.{name}: it would have the name {problem}; set networks.{name}.name to "
+                "another one"
+            )
+
+
+def _name_problem(name: str) -> str:
+    """Return a name with why a Swarm does not accept it; empty if it does."""
+    if not _NAME.fullmatch(name):
+        return (
+            f"{name}, and a Swarm accepts only letters, digits, - and _ in names, with a letter or "
+            "digit at both ends"
+        )
+    if len(name) > LONGEST_NAME:
+        return f"{name}, and a Swarm accepts at most {LONGEST_NAME} characters, not {len(name)}"
+    return ""
 
 
 def _refused_mount(mount: Mount) -> Iterator[str]:

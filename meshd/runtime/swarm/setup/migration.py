@@ -13,7 +13,8 @@ from meshd.model.runtime import Capabilities
 from meshd.model.service_key import service_key
 from meshd.model.volume import volume_name
 from meshd.runtime.support import unsupported
-from meshd.runtime.swarm.networks import DRIVERS
+from meshd.runtime.swarm.limits import refused_names
+from meshd.runtime.swarm.networks import DRIVERS, SUFFIX
 from meshd.spec.model import Mount, Project, Service
 
 LOCAL: Final = ("", "local")
@@ -87,6 +88,7 @@ def plan_migration(facts: MigrationFacts) -> MigrationPlan:
     moving, staying, problems = [], [], []
     known = set()
     for project in facts.projects:
+        problems += [f"{project.name}: {text}" for text in refused_names(project, SUFFIX)]
         for service in project.services:
             key = service_key(project.name, service.name)
             known |= {key, service.name}

@@ -1,10 +1,11 @@
 """Compose keys that a Swarm refuses or ignores, each by its name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from meshd.runtime.support import unsupported
+from meshd.runtime.support import refused_names, unsupported
 from meshd.runtime.swarm.runtime import CAPABILITIES
 from meshd.spec.compose import load
 
@@ -72,3 +73,40 @@ def test_ignored(tmp_path: Path, text: str, expected: str) -> None:
 
 def test_an_ordinary_service_lacks_nothing(tmp_path: Path) -> None:
     assert lacks(tmp_path, "ports: ['53:53/udp']\n    hostname: x") == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("services", "expected"),
+    [
+        (f"{'a' * 52}: {{image: x}}", []),
+        ("a_-b_: {image: x}", []),
+        ("_web: {image: x}", []),
+        ("web.api: {image: x}", ["services.web.api: its replicas and jobs would have names like "
+         "shop-web.api-xxxxx, and a Swarm accepts only letters, digits, - and _"]),
+        (f"{'a' * 53}: {{image: x}}", [f"services.{'a' * 53}: its replicas and jobs would have "
+         f"names like shop-{'a' * 53}-xxxxx, and a Swarm accepts at most 63 characters, not 64"]),
+        (f"{'a' * 50}: {{image: x, x-mesh: {{schedule: {{cron: '@daily', command: y}}}}}}",
+         [f"services.{'a' * 50}: its replicas and jobs would have names like "
+         f"shop-{'a' * 50}-job-xxxxx, and a Swarm accepts at most 63 characters, not 65"]),
+        ("web: {image: x, networks: [back.end]}\nnetworks: {back.end: }",
+         ["networks.back.end: it would have the name shop_back.end, and a Swarm accepts only"]),
+        ("web: {image: x, networks: [back-]}\nnetworks: {back-: }",
+         ["networks.back-: it would have the name shop_back-, and a Swarm accepts only"]),
+        (f"web: {{image: x, networks: [n]}}\nnetworks: {{n: {{name: {'n' * 64}}}}}",
+         [f"networks.n: it would have the name {'n' * 64}, and a Swarm accepts at most 63"]),
+        ("web: {image: x, networks: [back.end]}\nnetworks: {back.end: {name: back}}", []),
+        ("web: {image: x, networks: [a]}\nnetworks: {a: {name: a.b, external: true}}", []),
+        ("web: {image: x}\nnetworks: {un.used: }", []),
+    ],
+)  # fmt: skip
+def test_names_that_a_swarm_refuses_are_named_by_their_key(
+    tmp_path: Path, services: str, expected: list[str]
+) -> None:
+    file = tmp_path / "compose.yml"
+    file.write_text(f"name: shop\nservices:\n  {services}\n")
+    project = load([file], environment={}).project
+    found = refused_names(project, CAPABILITIES)
+    assert len(found) == len(expected)
+    for text, beginning in zip(found, expected, strict=True):
+        assert text.startswith(beginning)
+    assert refused_names(project, replace(CAPABILITIES, swarm=False)) == []

@@ -139,3 +139,12 @@ def test_notes_name_images_that_other_nodes_lack() -> None:
     assert (api.replicas, web.replicas) == (2, 0)
     assert api.notes == ("no registry has x:1: `meshd node load` it on w1",)
     assert web.notes == ()
+
+
+def test_names_that_a_swarm_does_not_accept_prevent_a_migration() -> None:
+    """An overlay next to a network of the engine has a longer name."""
+    web = service("web.api", networks=("n" * 52,))
+    first, second = plan_migration(facts(web)).problems
+    assert first.startswith("shop: services.web.api: its replicas")
+    assert "shop_" + "n" * 52 + "__swarm, and a Swarm accepts at most 63 characters" in second
+    assert plan_migration(facts(service("web", networks=("n" * 51,)))).problems == ()
