@@ -277,6 +277,14 @@ class Codec:
         except ngh2.ConnectionStateError:
             return {}
 
+    def ping(self) -> None:
+        """Ask the peer for a sign of life, which it sends at once."""
+        try:
+            self._connection.ping()
+        except ngh2.NGH2Error:
+            # The connection has ended.
+            return
+
     # --- the end
 
     def announce_end(self) -> None:

@@ -39,6 +39,8 @@ WRITE_HIGH: Final = 64 * 1024
 MOST_STREAMS: Final = 100
 """Streams on one connection at most, and until the peer says less: more than that share too much of
 one flow control window."""
+PING_SECONDS: Final = 5.0
+"""Seconds for the answer to a PING, or anything else, from an endpoint that seems silent."""
 _MAX_CONCURRENT_STREAMS: Final = 3
 """Identifier of the setting (RFC 9113, section 6.5.2)."""
 _MAX_STREAM: Final = (1 << 31) - 1001
@@ -75,6 +77,8 @@ class Http2UpstreamConnection:
         self._scheduled = False
         self._reading = False
         self._is_proven = False
+        self._is_silent = False
+        self._received_at = 0.0
         self._idle_until = 0.0
 
     # --- opening and closing
@@ -212,7 +216,23 @@ class Http2UpstreamConnection:
 
     def has_room(self) -> bool:
         """Return whether another stream can be opened."""
-        return not self._leaving and self._claimed < self._most
+        return not self._leaving and not self._is_silent and self._claimed < self._most
+
+    def timed_out(self, since: float) -> None:
+        """Open no streams until something arrives, if nothing did since `since`, in monotonic
+        seconds: packets may get lost without an error for either side."""
+        if self._received_at > since or self._is_silent or self._ended:
+            return
+        self._is_silent = True
+        self.codec.ping()
+        self.schedule_flush()
+        self.pool.plane.loop.call_later(PING_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        """Open no more streams on a connection that is still silent."""
+        if self._is_silent and not self._ended:
+            self._leaving = True
+            self._rest()
 
     def begin(self, sink: "ResponseSink") -> UpstreamStream:
         """Return a new stream, which waits until the connection is open."""
@@ -264,7 +284,8 @@ class Http2UpstreamConnection:
 
     def data_received(self, data: bytes) -> None:
         plane = self.pool.plane
-        plane.now = plane.clock()
+        plane.now = self._received_at = plane.clock()
+        self._is_silent = False
         self._reading = True
         try:
             self._handle(self.codec.receive(data))

@@ -109,6 +109,10 @@ class UpstreamStream(Upstream):
     def finish(self) -> None:
         """Do nothing: streams carry no tunnels."""
 
+    def timed_out(self, since: float) -> None:
+        if not self._over:
+            self._connection.timed_out(since)
+
     def report_to(self, sink: ResponseSink) -> None:
         if self._replacement is not None:
             self._replacement.report_to(sink)

@@ -736,6 +736,12 @@ class Exchange(Attempt):
         """Act on a deadline that has passed."""
         why = retry.failure_by_timeout(self, now)
         if why is not None:
+            upstream = self.upstream
+            if upstream is not None and why is not failure.SLOW_BODY:
+                since = self.sent_at + self.connect_seconds
+                if self.phase == ANSWERING:
+                    since = now - self.service.idle_timeout
+                upstream.timed_out(since)
             self.fail(why)
         else:
             self.client_gone()

@@ -176,6 +176,10 @@ class Upstream:
         else:
             self._forget()
 
+    def timed_out(self, since: float) -> None:
+        """Take note that its request has got no answer since `since`, in monotonic seconds. The
+        exchange discards it, which closes a connection of HTTP/1.1."""
+
     def close(self) -> None:
         """Close once everything written is sent. The sink hears no more of it."""
         self.sink = None

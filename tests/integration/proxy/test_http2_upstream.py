@@ -9,7 +9,7 @@ import pytest
 from proxy.http1.limits import INTERIM_RESPONSES
 from proxy.http2 import codec
 from proxy.http2.codec import ErrorCode
-from proxy.http2_upstream.connection import Http2UpstreamConnection
+from proxy.http2_upstream.connection import PING_SECONDS, Http2UpstreamConnection
 from proxy.http2_upstream.pool import Http2Pool
 from proxy.state.endpoint_state import EndpointState
 from proxy.wire.snapshot import Endpoint, Limits, Parking, Retries, Service, Timeouts, UpstreamTls
@@ -423,6 +423,53 @@ async def test_a_refused_connection_and_a_silent_endpoint() -> None:
         endpoints = (Endpoint("shop-9", "127.0.0.1", 9),)
         s.install(Service("shop", "3", endpoints, http_version="h2c", parking=Parking(timeout=0)))
         assert (await (await s.ask(get())).response())[0] == 502
+
+
+@on_uvloop
+async def test_a_connection_that_went_silent_is_replaced() -> None:
+    """A firewall may forget a connection without a reset: both ends believe that it is open."""
+    waiting: list[Call] = []
+
+    async def script(call: Call) -> None:
+        if call.fields[b":path"] == b"/slow":
+            waiting.append(call)
+        else:
+            await echo(call)
+
+    async with scene(with_http2()) as s, http2_origin(script) as origin:
+        install(s, origin, timeouts=Timeouts(first_byte=0.2), retries=Retries(attempts=0))
+        (state,) = s.plane.services["shop"].endpoints.values()
+        client = await s.ask(get("/a"))
+        assert (await client.response())[2] == b"GET /a "
+        await client.send(get("/slow"))
+        assert (await client.response())[0] == 504
+        await wait_until(connections_of(state)[0].has_room, 5, "it answers the PING")
+        await client.send(get("/b"))
+        assert (await client.response())[0] == 200
+        assert len(origin.connections) == 1
+        origin.connections[0].transport.pause_reading()
+        await client.send(get("/c"))
+        assert (await client.response())[0] == 504
+        for _ in range(3):
+            await client.send(get("/d"))
+            assert (await client.response())[2] == b"GET /d "
+        assert len(origin.connections) == state.connections == 2
+        origin.connections[0].transport.resume_reading()
+        await wait_until(connections_of(state)[0].has_room, 5, "it is heard again")
+
+
+@on_uvloop
+async def test_a_connection_that_stays_silent_is_closed() -> None:
+    async with scene(with_http2()) as s, http2_origin(echo) as origin:
+        install(s, origin, timeouts=Timeouts(first_byte=0.2), retries=Retries(attempts=0))
+        (state,) = s.plane.services["shop"].endpoints.values()
+        client = await s.ask(get())
+        assert (await client.response())[0] == 200
+        origin.connections[0].transport.pause_reading()
+        await client.send(get())
+        assert (await client.response())[0] == 504
+        assert state.connections == 1
+        await wait_until(lambda: not state.connections, PING_SECONDS + 1, "closed")
 
 
 @on_uvloop
