@@ -31,6 +31,7 @@ class StubSwarm:
     """`objects` by kind and id. The task of each service gets the state `task_state` at once.
 
     - `advertised`: the address with which the Swarm was started.
+    - `ended`: names of services whose task has failed.
     - `failure`: the status and message that answer every request to the Swarm; None for the usual
       answers.
     - `before`: awaited before a request `METHOD kind` is answered.
@@ -44,6 +45,7 @@ class StubSwarm:
             "nodes": {"id-m1": NODE},
         }
         self.task_state = "running"
+        self.ended: set[str] = set()
         self.advertised: str | None = None
         self.failure: tuple[int, str] | None = None
         self.failures = 0
@@ -97,7 +99,8 @@ class StubSwarm:
         return web.json_response([t for t in tasks if not wanted or t["ServiceID"] in wanted])
 
     def _task(self, service: dict[str, Any]) -> dict[str, Any]:
-        ended = self.task_state in ("failed", "rejected")
+        state = "failed" if service["Spec"]["Name"] in self.ended else self.task_state
+        ended = state in ("failed", "rejected")
         return {
             "ID": f"task-of-{service['ID']}",
             "ServiceID": service["ID"],
@@ -106,7 +109,7 @@ class StubSwarm:
             "DesiredState": "shutdown" if ended else "running",
             "CreatedAt": CREATED,
             "Status": {
-                "State": self.task_state,
+                "State": state,
                 "Timestamp": CREATED,
                 "Err": "no such mount" if ended else "",
             },
@@ -134,12 +137,12 @@ class StubSwarm:
         await self._check(request, kind)
         spec = await request.json()
         if spec["Name"] in self.names(kind):
-            raise _refusal(409, f"{spec['Name']} exists")
+            raise refusal(409, f"{spec['Name']} exists")
         made = f"{kind}-{next(self._ids)}"
         times = {"CreatedAt": CREATED, "UpdatedAt": CREATED, "Version": {"Index": 1}}
         for secret in self._secrets_of(spec):
             if secret not in self.objects["secrets"]:
-                raise _refusal(400, f"secret {secret} not found")
+                raise refusal(400, f"secret {secret} not found")
         self.objects[kind][made] = {"ID": made, "Spec": spec, **times}
         return web.json_response({"ID": made}, status=201)
 
@@ -149,7 +152,7 @@ class StubSwarm:
         found = self._find(kind, request.match_info["name"])
         services = self.objects["services"].values()
         if any(found["ID"] in self._secrets_of(each["Spec"]) for each in services):
-            raise _refusal(400, "secret is in use")
+            raise refusal(400, "secret is in use")
         del self.objects[kind][found["ID"]]
         return web.Response()
 
@@ -161,21 +164,24 @@ class StubSwarm:
         for each in self.objects[kind].values():
             if name in (each["ID"], each["Spec"].get("Name")):
                 return each
-        raise _refusal(404, f"{name} not found")
+        raise refusal(404, f"{name} not found")
 
     async def _check(self, request: web.Request, kind: str) -> None:
         await self.before.get(f"{request.method} {kind}", _no_wait)()
         if self.failure is not None:
             self.failures += 1
-            raise _refusal(*self.failure)
+            raise refusal(*self.failure)
 
 
-def _refusal(status: int, message: str) -> web.HTTPException:
+def refusal(status: int, message: str) -> web.HTTPException:
+    """Return an answer to raise in a handler."""
+
     class Refusal(web.HTTPException):
         status_code = status
 
-    text = json.dumps({"message": message})
-    return Refusal(text=text, content_type="application/json")
+    answer = Refusal(text=json.dumps({"message": message}))
+    answer.headers["Content-Type"] = "application/json"  # as an engine: without an encoding
+    return answer
 
 
 @asynccontextmanager

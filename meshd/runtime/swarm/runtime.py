@@ -74,7 +74,13 @@ from meshd.runtime.swarm.observe import (
 )
 from meshd.runtime.swarm.placement import NodeChoice, PendingPlaces, choose
 from meshd.runtime.swarm.secrets import SwarmSecrets
-from meshd.runtime.swarm.service_spec import image_of, kept_port_spec, service_spec, stopped_spec
+from meshd.runtime.swarm.service_spec import (
+    image_of,
+    kept_port_spec,
+    secret_files,
+    service_spec,
+    stopped_spec,
+)
 from meshd.runtime.swarm.view import FoundReplica, SwarmView, no_peers, not_found
 from meshd.spec import labels
 from meshd.spec.model import ContainerHook, Network, Service
@@ -413,24 +419,28 @@ class SwarmRuntime:
 
     async def _create(self, replica: ReplicaSpec) -> ObservedReplica:
         """Create the service of a replica, and return the replica once its task runs."""
-        secrets = await self._secrets.ensure(replica)
         names = await self._networks.find_names(replica.project, replica.service)
         if names:
             update = {"network_names": {**replica.service.network_names, **names}}
             replica = replace(replica, service=replica.service.model_copy(update=update))
-        body = service_spec(replica, secrets, self._logging_driver)
         login = await find_login(replica.service.image)
         try:
-            made = await self._api.create("services", body, login.headers, StartFailed)
+            async with self._secrets.using(replica) as secrets:
+                body = service_spec(replica, secrets, self._logging_driver)
+                made = await self._api.create("services", body, login.headers, StartFailed)
         except NameTaken as taken:
             raise StartFailed(f"replica {replica.name}: a service of that name exists") from taken
         except StartFailed as failure:
+            await self._remove_secrets(replica)
             raise StartFailed(f"replica {replica.name}: {failure}") from failure
+        except asyncio.CancelledError:
+            await asyncio.shield(self._remove_secrets(replica))
+            raise
         self._view.starting.add(made)
         try:
             return await self._await_start(replica, made)
         except (StartFailed, ImageMissing, asyncio.CancelledError):
-            await asyncio.shield(self._discard(made))
+            await asyncio.shield(self._discard(replica, made))
             raise
         finally:
             self._view.starting.discard(made)
@@ -460,12 +470,24 @@ class SwarmRuntime:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_POLL)
 
-    async def _discard(self, service: str) -> None:
-        """Remove a service that did not start."""
+    async def _discard(self, replica: ReplicaSpec, service: str) -> None:
+        """Remove a service that did not start, and the secrets that no other replica has."""
         try:
             await self._api.delete("services", service)
         except RuntimeFailure as failure:
             _log.warning("service was not removed", service=service, reason=str(failure))
+        else:
+            await self._remove_secrets(replica)
+
+    async def _remove_secrets(self, replica: ReplicaSpec) -> None:
+        """Remove the secrets of the revision of a replica that did not start, unless another
+        replica has them."""
+        if not secret_files(replica.service):
+            return
+        try:
+            await self._secrets.remove(replica.project, replica.service.name, replica.revision)
+        except RuntimeFailure as failure:
+            _log.warning("secrets were not removed", replica=replica.name, reason=str(failure))
 
     async def _keep_ports(self, replicas: Iterable[ObservedReplica]) -> None:
         """Write the ports of the nodes that lead to replicas into their services, so that they stay

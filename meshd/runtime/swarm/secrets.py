@@ -7,7 +7,8 @@ node. A secret belongs to one revision of a service, so that it never changes. U
 
 import asyncio
 import base64
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
@@ -23,15 +24,26 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class SwarmSecrets:
-    """The secrets in one Swarm that meshd created."""
+    """The secrets in one Swarm that meshd created. A secret without a service may be removed at
+    any time, so that `using` holds those of a replica until its service exists."""
 
     def __init__(self, api: SwarmApi) -> None:
         self._api = api
+        self._lock = asyncio.Lock()
 
-    async def ensure(self, replica: ReplicaSpec) -> Mapping[str, str]:
-        """Create the secrets that a replica needs and that do not exist, and return the ids of all
-        by name. The file of one that exists is not read: it may be on the host of another manager.
-        Raises StartFailed."""
+    @asynccontextmanager
+    async def using(self, replica: ReplicaSpec) -> AsyncIterator[Mapping[str, str]]:
+        """Create the secrets that a replica needs and that do not exist, and yield the ids of all
+        by name; none is removed meanwhile. Raises StartFailed."""
+        if not secret_files(replica.service):
+            yield {}
+            return
+        async with self._lock:
+            yield await self._ensure(replica)
+
+    async def _ensure(self, replica: ReplicaSpec) -> Mapping[str, str]:
+        """See `using`. The file of a secret that exists is not read: it may be on the host of
+        another manager."""
         found = {}
         for mount in secret_files(replica.service):
             name = secret_name(replica, mount)
@@ -55,32 +67,31 @@ class SwarmSecrets:
                 labels.SERVICE: replica.service.name,
                 labels.REVISION: replica.revision,
             },
-            "Data": base64.b64encode(await self._read(replica, mount)).decode(),
+            "Data": base64.b64encode(await self._read(mount)).decode(),
         }
         try:
             return await self._api.create("secrets", body, otherwise=StartFailed)
         except NameTaken:  # another replica of the revision created it meanwhile
             return await self._find(name)
 
-    async def _read(self, replica: ReplicaSpec, mount: Mount) -> bytes:
+    async def _read(self, mount: Mount) -> bytes:
         if mount.type == "file":
             return mount.content.encode()
         try:
             return await asyncio.to_thread(Path(mount.source).read_bytes)
         except OSError as error:
-            raise StartFailed(
-                f"replica {replica.name}: {mount.source} cannot be read: {error.strerror}"
-            ) from error
+            raise StartFailed(f"{mount.source} cannot be read: {error.strerror}") from error
 
     async def remove(self, project: str, service: str = "", revision: str = "") -> None:
         """Remove the secrets of a revision, or of a whole project, that no service uses."""
         mine = [f"{labels.MANAGED}=1", f"{labels.PROJECT}={project}"]
         if service:
             mine += [f"{labels.SERVICE}={service}", f"{labels.REVISION}={revision}"]
-        for secret in await self._api.list("secrets", {"label": mine}):
-            try:
-                await self._api.delete("secrets", secret["ID"])
-            except Gone:
-                continue
-            except RuntimeFailure as failure:  # another replica has it
-                _log.debug("secret is kept", name=secret["Spec"]["Name"], reason=str(failure))
+        async with self._lock:
+            for secret in await self._api.list("secrets", {"label": mine}):
+                try:
+                    await self._api.delete("secrets", secret["ID"])
+                except Gone:
+                    continue
+                except RuntimeFailure as failure:  # another replica has it
+                    _log.debug("secret is kept", name=secret["Spec"]["Name"], reason=str(failure))

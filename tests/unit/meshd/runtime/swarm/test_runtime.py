@@ -11,7 +11,7 @@ from meshd.model.runtime import ReplicaSpec
 from meshd.runtime.base import EventKind, RuntimeFailure, RuntimeUnavailable, StartFailed
 from meshd.runtime.swarm.runtime import SwarmRuntime
 from meshd.spec.model import Mount, Service
-from tests.support.stub_swarm import NO_LEADER, StubSwarm, serve_swarm
+from tests.support.stub_swarm import NO_LEADER, StubSwarm, refusal, serve_swarm
 from tests.support.waiting import wait_until
 
 
@@ -121,3 +121,73 @@ async def test_replicas_that_start_together_have_one_secret(
     await asyncio.gather(*(runtime.start(replica(number, config)) for number in range(3)))
     assert len(swarm.objects["services"]) == 3
     assert len(swarm.objects["secrets"]) == 1
+
+
+CONFIG = Mount(type="file", target="/etc/app.conf", content="a=1", mode=0o444)
+
+
+async def test_the_secrets_of_a_revision_that_does_not_start_are_removed(
+    swarm: StubSwarm, runtime: SwarmRuntime
+) -> None:
+    swarm.task_state = "rejected"
+    with pytest.raises(StartFailed, match="no such mount"):
+        await runtime.start(replica(1, CONFIG))
+    assert swarm.objects["services"] == swarm.objects["secrets"] == {}
+
+    async def refuse() -> None:
+        raise refusal(400, "port is taken")
+
+    swarm.before["POST services"] = refuse
+    with pytest.raises(StartFailed, match=r"^replica shop-web-1: port is taken$"):
+        await runtime.start(replica(1, CONFIG))
+    assert swarm.objects["secrets"] == {}
+
+
+async def test_a_secret_that_another_replica_has_is_kept(
+    swarm: StubSwarm, runtime: SwarmRuntime
+) -> None:
+    await runtime.start(replica(1, CONFIG))
+    swarm.ended.add("shop-web-2")
+    with pytest.raises(StartFailed):
+        await runtime.start(replica(2, CONFIG))
+    assert swarm.names("services") == ["shop-web-1"]
+    assert len(swarm.objects["secrets"]) == 1
+    swarm.ended.add("shop-web-1")
+    await runtime.remove("shop-web-1")
+    assert swarm.objects["secrets"] == {}
+
+
+async def test_a_start_keeps_its_secret_while_another_replica_is_removed(
+    swarm: StubSwarm, runtime: SwarmRuntime
+) -> None:
+    await runtime.start(replica(1, CONFIG))
+    swarm.ended.add("shop-web-1")
+    removals = []
+
+    async def remove_the_other() -> None:
+        removals.append(asyncio.ensure_future(runtime.remove("shop-web-1")))
+        await asyncio.wait(removals, timeout=0.3)
+
+    swarm.before["POST services"] = remove_the_other
+    await runtime.start(replica(2, CONFIG))
+    await asyncio.gather(*removals)
+    assert swarm.names("services") == ["shop-web-2"]
+    assert len(swarm.objects["secrets"]) == 1
+
+
+async def test_a_start_that_is_cancelled_leaves_no_secret(
+    swarm: StubSwarm, runtime: SwarmRuntime
+) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        begun.set()
+        await ended.wait()
+
+    swarm.before["POST services"] = wait
+    starting = asyncio.ensure_future(runtime.start(replica(1, CONFIG)))
+    await begun.wait()
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    assert swarm.objects["secrets"] == {}
+    ended.set()
