@@ -72,7 +72,10 @@ def check_issued(key: str, chain: str, name: str) -> None:
         certificate = x509.load_pem_x509_certificates(chain.encode())[0]
     except ValueError as error:
         raise InvalidCertificate(f"the authority sent no certificate: {error}") from error
-    expected = load_pem_private_key(key.encode(), None).public_key()
+    try:
+        expected = load_pem_private_key(key.encode(), None).public_key()
+    except (TypeError, ValueError) as error:
+        raise InvalidCertificate(f"the key of {name} cannot be read: {error}") from error
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if certificate.public_key().public_bytes(*form) != expected.public_bytes(*form):
         raise InvalidCertificate("the authority sent a certificate of another key")

@@ -12,6 +12,7 @@ folder. Each file is replaced as a whole, so a crash leaves the old one or the n
 import contextlib
 import fcntl
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +21,12 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
-from meshd.certificates.keys import InvalidCertificate, answer_certificate, read_certificate
+from meshd.certificates.keys import (
+    InvalidCertificate,
+    answer_certificate,
+    check_issued,
+    read_certificate,
+)
 from meshd.certificates.values import (
     Account,
     ChallengeAnswer,
@@ -34,6 +40,8 @@ from proxy.wire.snapshot import CertificateFiles
 _log = structlog.stdlib.get_logger(__name__)
 PAUSE: Final = ""
 """Name of the record that is about the authority itself; no host has it."""
+_AUTHORITY: Final = re.compile(r"[\w.:-]+-[0-9a-f]{8}")
+"""The folder of an authority, see `AuthorityAccess.id`."""
 _CHALLENGES: Final = "challenges"
 _ACCOUNT: Final = "account.json"
 _ORDERS: Final = "orders.json"
@@ -182,6 +190,38 @@ def find_served(
         if held is not None:
             found.append(CertificateFiles(held.path, names=held.names, version=held.version))
     return tuple(found)
+
+
+def adopt_served(store: CertificateStore, served: Iterable[CertificateFiles]) -> None:
+    """Store the certificates that came with their content, which the daemon of another host has
+    ordered, unless the folder has them or newer ones. Raises OSError."""
+    found = [each for each in served if each.cert_pem]
+    if not found or not store.acquire():
+        return
+    try:
+        for each in found:
+            try:
+                _adopt(store, each)
+            except InvalidCertificate as error:
+                _log.warning("certificate of the leader before ignored", error=str(error))
+    finally:
+        store.close()
+
+
+def _adopt(store: CertificateStore, served: CertificateFiles) -> None:
+    """Store one certificate under the authority and the name that its path on the other host says.
+    Raises OSError, InvalidCertificate."""
+    path = Path(served.cert)
+    authority, name = path.parent.name, path.stem
+    if _AUTHORITY.fullmatch(authority) is None:
+        raise InvalidCertificate(f"{served.cert} is not in the folder of an authority")
+    pem = served.key_pem + served.cert_pem
+    check_issued(pem, pem, name)
+    offered, own = read_certificate(pem.encode(), served.cert), store.held.get((authority, name))
+    if own is not None and own.not_before >= offered.not_before:
+        return
+    store.keep_certificate(authority, name, served.key_pem, served.cert_pem)
+    _log.info("certificate of the leader before is used", name=name)
 
 
 def _read(path: Path, form: type[T], default: T) -> T:

@@ -106,6 +106,7 @@ from meshd.ui.page import WebPage
 from meshd.ui.settings import PageSettings
 from proxy.ipc import address as addresses
 from proxy.ipc.watchdog import send_signs_of_life
+from proxy.wire.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from meshd.api.port import Control
@@ -342,7 +343,9 @@ class Parts:
         job_table = JobTable(store, stores.jobs, wake.set)
         job_factory = JobFactory(store, stores.jobs, clock, random.Random())
         self._listeners = read_listeners(settings.state)
-        certificates = self._certificates = self._make_certificates(publisher, wake.set)
+        certificates = self._certificates = self._make_certificates(
+            publisher, wake.set, held_snapshot
+        )
         reconciler = self._reconciler = Reconciler(
             runtime=runtime,
             watch=watch,
@@ -650,19 +653,25 @@ class Parts:
         )
 
     def _make_certificates(
-        self, publisher: Publisher, on_change: Callable[[], None]
+        self, publisher: Publisher, on_change: Callable[[], None], held: Snapshot | None
     ) -> "CertificateManager | None":
-        """Return what orders certificates; None without settings for that. Raises
-        BadAcmeSettings."""
+        """Return what orders certificates; None without settings for that. A daemon that takes over
+        from another host continues with the certificates of the `held` snapshot, before its own
+        first snapshot replaces that one. Raises BadAcmeSettings."""
         if not self._settings.acme:
             return None
         # Imported here: these modules and their libraries take 15 MiB.
         from meshd.certificates.manager import CertificateManager
-        from meshd.certificates.store import CertificateStore
+        from meshd.certificates.store import CertificateStore, adopt_served
 
         wanted = WantedCertificates(self._settings.acme, self._list_routed)
+        store = CertificateStore(self._settings.state)
+        try:
+            adopt_served(store, held.certificates if held is not None else ())
+        except OSError as error:
+            _log.error("certificates of the leader before cannot be stored", error=str(error))
         return CertificateManager(
-            CertificateStore(self._settings.state),
+            store,
             wanted.list,
             publisher.is_answered,
             lambda kind, text: self._stores.events.record(self._clock(), kind, text),

@@ -7,7 +7,7 @@ import pytest
 from cryptography import x509
 
 from meshd.certificates.keys import InvalidCertificate, check_issued, new_key, read_certificate
-from meshd.certificates.store import CertificateStore, find_served
+from meshd.certificates.store import CertificateStore, adopt_served, find_served
 from meshd.certificates.values import (
     Account,
     AuthorityAccess,
@@ -15,6 +15,8 @@ from meshd.certificates.values import (
     OrderRecord,
     WantedCertificate,
 )
+from proxy.wire.snapshot import CertificateFiles
+from tests.support.certificate_authority import Authority, Issued
 from tests.support.pebble import self_signed
 
 ACCESS = AuthorityAccess("https://ca.example/dir")
@@ -99,6 +101,75 @@ def test_a_certificate_of_another_authority_is_served_until_there_is_one(tmp_pat
     assert [each.cert for each in find_served(store, [wanted()])] == [old.path]
     new = store.keep_certificate(ACCESS.id, "localhost", *pem(tmp_path, "new", 10))
     assert [each.cert for each in find_served(store, [wanted()])] == [new.path]
+
+
+def content_of(issued: Issued) -> str:
+    return Path(issued.key).read_text() + Path(issued.cert).read_text()
+
+
+def served(content: str, path: str = f"/elsewhere/{ACCESS.id}/localhost.pem") -> CertificateFiles:
+    """A certificate as the leader sends it to the proxies of other nodes."""
+    return CertificateFiles(path, names=("localhost",), version="1", cert_pem=content)
+
+
+def test_the_certificate_of_the_leader_before_is_stored_unless_the_own_one_is_newer(
+    tmp_path: Path,
+) -> None:
+    authority = Authority(tmp_path)
+    old = content_of(authority.issue("localhost", since=-20))
+    new = content_of(authority.issue("localhost", since=-5))
+    newest = content_of(authority.issue("localhost"))
+    store = CertificateStore(tmp_path)
+    adopt_served(store, [served(old)])
+    first = store.find(wanted())
+    assert first is not None
+    assert Path(first.path).read_text() == old
+    assert first.path.startswith(str(tmp_path))
+    adopt_served(store, [served(new)])
+    adopt_served(store, [served(old)])
+    assert store.acquire(), "it stays possible to write"
+    store.keep_certificate(ACCESS.id, "localhost", "", newest)
+    store.close()
+    again = CertificateStore(tmp_path)
+    adopt_served(again, [served(new)])
+    found = again.find(wanted())
+    assert found is not None
+    assert Path(found.path).read_text() == newest
+
+
+def test_a_certificate_of_another_authority_stays_one_of_that(tmp_path: Path) -> None:
+    staging = AuthorityAccess("https://staging.example/dir")
+    issued = Authority(tmp_path).issue("localhost")
+    store = CertificateStore(tmp_path)
+    adopt_served(store, [served(content_of(issued), f"/elsewhere/{staging.id}/localhost.pem")])
+    assert store.find(wanted()) is None, "it is still to be ordered"
+    (found,) = find_served(store, [wanted()])
+    assert Path(found.cert).parent.name == staging.id
+
+
+def test_only_usable_certificates_with_their_content_are_adopted(
+    tmp_path: Path,
+) -> None:
+    authority = Authority(tmp_path)
+    one, other = authority.issue("localhost"), authority.issue("other")
+    mixed = Path(other.key).read_text() + Path(one.cert).read_text()
+    good = content_of(one)
+    store = CertificateStore(tmp_path)
+    bad = (
+        served(""),
+        served(mixed),
+        served(Path(one.cert).read_text()),
+        served("no certificate"),
+        served(content_of(other)),
+        served(good, "/elsewhere/../localhost.pem"),
+        served(good, "localhost.pem"),
+        served(good, "/etc/meshd/localhost.pem"),
+    )
+    adopt_served(store, bad)
+    assert store.held == {}
+    assert not list((tmp_path / "certificates").rglob("*.pem"))
+    adopt_served(store, [*bad, served(good)])
+    assert store.find(wanted()) is not None
 
 
 def test_answers_by_tls_are_removed(tmp_path: Path) -> None:
