@@ -16,7 +16,7 @@ from meshd.control.rollouts import RolloutManager
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.release import Release
 from meshd.model.replica_phase import Phase
-from meshd.spec.model import Project, Service
+from meshd.spec.model import Mount, Project, Service
 from meshd.store.releases import Releases
 from meshd.store.traffic import TrafficLog
 from meshd.telemetry.release_counts import ReleaseCounter
@@ -283,15 +283,30 @@ def test_an_undo_starts_from_the_deployment_that_it_waited_for(tmp_path: Path) -
     run(main)
 
 
-def test_names_that_a_swarm_does_not_accept_are_refused_at_the_deployment(tmp_path: Path) -> None:
+def test_what_a_swarm_does_not_accept_is_refused_at_the_deployment(tmp_path: Path) -> None:
+    """Its names, and the sizes of its secrets and configs."""
+    empty, large = tmp_path / "empty", tmp_path / "large"
+    empty.touch()
+    large.write_bytes(bytes(512_000))
+    mounts = [
+        Mount(type="bind", source=str(file), target=f"/run/{file.name}", version="1")
+        for file in (empty, large, tmp_path / "on-another-host")
+    ]
+    mounts.append(Mount(type="file", target="/etc/none.conf", content=""))
+
     async def main() -> None:
         async with scene_in(tmp_path) as scene:
             runtime = scene.runtime
             runtime.capabilities = replace(runtime.capabilities, swarm=True)
             users = Users(scene)
-            dotted = shop("1").model_copy(update={"services": (named("web.api"),)})
-            with pytest.raises(Rejected, match=r"services\.web\.api: its replicas and jobs would"):
-                await users.deploy(dotted)
+            web = named("web.api").model_copy(update={"volumes": tuple(mounts)})
+            with pytest.raises(Rejected) as raised:
+                await users.deploy(shop("1").model_copy(update={"services": (web,)}))
+            config, name, first, second = str(raised.value).split("; service")
+            assert config.startswith("service web.api: the secret or config at /etc/none.conf is")
+            assert name.startswith("s.web.api: its replicas and jobs would have names like")
+            assert f"{empty}, the secret or config at /run/empty, is empty, and" in first
+            assert "at /run/large, has 512000 bytes, and a Swarm accepts at most 511999" in second
             assert dict(users.store.projects) == {}
 
     run(main)

@@ -22,6 +22,7 @@ from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.rollout.stages import max_surge
 from meshd.runtime.base import Runtime, RuntimeFailure
 from meshd.runtime.support import refused_names, unsupported
+from meshd.runtime.swarm.secrets import refused_files
 from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Project, Service
 from meshd.spec.model.base import MAX_REPLICAS
@@ -79,6 +80,9 @@ class Admission:
             if feature.refuse
         ]
         problems += refused_names(project, self._runtime.capabilities)
+        if self._runtime.capabilities.swarm:
+            for service in project.services:
+                problems += await asyncio.to_thread(refused_files, service)
         nodes = self.nodes = await self._runtime.nodes()
         problems += self._capacity_problems(project, nodes)
         others = [each for each in view.projects if each.name != project.name]

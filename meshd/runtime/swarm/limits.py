@@ -14,6 +14,8 @@ from meshd.spec.model import Mount, Project, Service
 
 LONGEST_NAME: Final = 63
 """Characters of the name of a service or network of a Swarm, at most."""
+LARGEST_SECRET: Final = 511_999
+"""Bytes of a secret of a Swarm, at most."""
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 """Names of services and networks that a Swarm accepts."""
 _ENDING: Final = "xxxxx"
@@ -133,7 +135,18 @@ def _name_problem(name: str) -> str:
     return ""
 
 
+def size_problem(size: int) -> str:
+    """Return why a Swarm takes no secret or config of this size in bytes; empty if it does."""
+    if not size:
+        return "is empty, and a Swarm refuses empty secrets and configs"
+    if size > LARGEST_SECRET:
+        return f"has {size} bytes, and a Swarm accepts at most {LARGEST_SECRET}"
+    return ""
+
+
 def _refused_mount(mount: Mount) -> Iterator[str]:
+    if mount.type == "file" and (problem := size_problem(len(mount.content.encode()))):
+        yield f"the secret or config at {mount.target} {problem}"
     if mount.type == "tmpfs" and mount.options:
         yield f"the options of the tmpfs at {mount.target} do not exist in a Swarm, only size, mode"
     if mount.type == "image":

@@ -16,11 +16,31 @@ import structlog
 from meshd.model.runtime import ReplicaSpec
 from meshd.runtime.base import RuntimeFailure, StartFailed
 from meshd.runtime.swarm.api import Gone, NameTaken, SwarmApi
+from meshd.runtime.swarm.limits import size_problem
 from meshd.runtime.swarm.service_spec import secret_files, secret_name
 from meshd.spec import labels
-from meshd.spec.model import Mount
+from meshd.spec.model import Mount, Service
 
 _log = structlog.stdlib.get_logger(__name__)
+
+
+def refused_files(service: Service) -> list[str]:
+    """Return which secrets and configs of a service a Swarm refuses because of the size of their
+    file on this host. A file that cannot be read is not among them: the Swarm may have it."""
+    found = []
+    for mount in secret_files(service):
+        if mount.type == "file":  # see `limits.refused`
+            continue
+        try:
+            size = Path(mount.source).stat().st_size
+        except OSError:
+            continue
+        if problem := size_problem(size):
+            found.append(
+                f"service {service.name}: {mount.source}, the secret or config at {mount.target}, "
+                f"{problem}"
+            )
+    return found
 
 
 class SwarmSecrets:
