@@ -21,7 +21,7 @@ import pytest
 from msgspec.structs import replace
 
 from meshd.api.client import Client
-from meshd.model.runtime import Availability, Holder, ReplicaSpec, ReplicaState
+from meshd.model.runtime import Availability, Holder, ReplicaSpec, ReplicaState, find_left
 from meshd.runtime.base import (
     EventKind,
     ImageMissing,
@@ -386,6 +386,33 @@ async def test_nodes_pull_from_a_private_registry(
 
 
 @pytest.mark.acceptance
+async def test_a_node_that_left_and_joined_again_is_meant_by_its_name(
+    engine_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Swarm keeps its old entry."""
+    with own_swarm(["m1", "w1"], engine_image) as (manager, worker):
+        monkeypatch.setenv("DOCKER_HOST", manager.host)
+        async with swarm_runtime(PROJECT) as runtime:
+
+            async def states() -> list[tuple[str, str]]:
+                nodes = await runtime.all_nodes()
+                return sorted((e.state, e.availability) for e in nodes if e.name == "w1")
+
+            await runtime.set_availability("w1", Availability.PAUSE, 9e9)
+            worker.docker("swarm", "leave", "--force")
+            await wait_until(lambda: _equals(states, [("down", "pause")]), 60, "it has left")
+            token = manager.docker("swarm", "join-token", "-q", "worker")
+            worker.docker("swarm", "join", "--token", token, f"{manager.address}:2377")
+            both = [("down", "pause"), ("ready", "active")]
+            await wait_until(lambda: _equals(states, both), 60, "it has joined again")
+            left = find_left(await runtime.all_nodes())
+            await runtime.set_availability("w1", Availability.DRAIN)
+            assert await states() == [("down", "pause"), ("ready", "drain")]
+            manager.docker("node", "rm", *left)
+            assert await states() == [("ready", "drain")]
+
+
+@pytest.mark.acceptance
 @pytest.mark.timeout(900)
 async def test_an_application_on_three_nodes_under_load(tmp_path: Path, engine_image: str) -> None:
     """Services call each other through the mesh over nodes. No request fails during a rolling
@@ -744,7 +771,7 @@ async def _open_worker(node: OwnNode, monkeypatch: pytest.MonkeyPatch) -> None:
         await worker.close()
 
 
-async def _equals(ask: object, expected: list[str]) -> bool:
+async def _equals(ask: object, expected: object) -> bool:
     return await ask() == expected  # type: ignore[operator, no-any-return]
 
 
