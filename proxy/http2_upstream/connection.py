@@ -1,8 +1,9 @@
 """One HTTP/2 connection to an endpoint: opens streams on it, and passes on what arrives for each.
 
 `proxy.http2_upstream.pool` creates it. It owns the codec and the streams
-(`proxy.http2_upstream.stream`). The peer's SETTINGS limit the streams at a time; after its GOAWAY
-no more are opened, and those that it did not process are sent elsewhere.
+(`proxy.http2_upstream.stream`). Streams wait for the peer's SETTINGS, which limit how many there
+may be at a time; for the rest another connection is opened. After its GOAWAY no more are opened,
+and those that it did not process are sent elsewhere.
 """
 
 import asyncio
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 WRITE_HIGH: Final = 64 * 1024
 """Bytes in the write buffer above which the codec keeps its frames."""
 MOST_STREAMS: Final = 100
-"""Streams on one connection at most, and until the peer says less: more than that share too much of
-one flow control window."""
+"""Streams on one connection at most, if the peer allows them: more than that share too much of one
+flow control window."""
 PING_SECONDS: Final = 5.0
 """Seconds for the answer to a PING, or anything else, from an endpoint that seems silent."""
 _MAX_CONCURRENT_STREAMS: Final = 3
@@ -70,7 +71,8 @@ class Http2UpstreamConnection:
         self._streams: dict[int, UpstreamStream] = {}
         self._held: set[UpstreamStream] = set()
         self._claimed = 0
-        self._most = MOST_STREAMS
+        self._most = pool.most_streams
+        self._is_ready = False
         self._leaving = False
         self._ended = False
         self._full = False
@@ -99,12 +101,13 @@ class Http2UpstreamConnection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._opened()
         made = cast("asyncio.Transport", transport)
-        waiting, self._waiting = self._waiting, []
         if self._ended:
+            self._waiting = []
             made.abort()
             return
         connection = made.get_extra_info("ssl_object")
         if self.pool.tls is not None and connection.selected_alpn_protocol() != "h2":
+            waiting, self._waiting = self._waiting, []
             self._use_http1(made, waiting)
             return
         self._transport = made
@@ -112,9 +115,23 @@ class Http2UpstreamConnection:
         if self.pool.endpoint.peer is not None:
             self.pool.plane.loop.call_later(PEER_SECONDS, self._retire)
         self.flush()
-        for stream in waiting:
-            stream.connected()
         self._rest()
+
+    def _use_settings(self) -> None:
+        """Apply the peer's limit of streams. With its first SETTINGS, open those that wait, as far
+        as it allows, and send the others elsewhere."""
+        most = self.codec.peer_settings().get(_MAX_CONCURRENT_STREAMS, MOST_STREAMS)
+        # An endpoint that allows none for now will: the codec keeps the request until then.
+        self._most = self.pool.most_streams = max(1, min(most, MOST_STREAMS))
+        self._is_proven = True
+        if self._is_ready:
+            return
+        self._is_ready = True
+        waiting, self._waiting = self._waiting, []
+        for stream in waiting[: self._most]:
+            stream.connected()
+        for stream in waiting[self._most :]:
+            stream.connection_full()
 
     def _use_http1(self, transport: asyncio.Transport, waiting: list[UpstreamStream]) -> None:
         """Serve the waiting streams by connections of HTTP/1.1, or fail them."""
@@ -157,7 +174,8 @@ class Http2UpstreamConnection:
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         refusal = "" if self._is_proven else describe_refusal(exc)
-        streams = list(self._streams.values())
+        streams = [*self._waiting, *self._streams.values()]
+        self._waiting.clear()
         self._streams.clear()
         self._end()
         if exc is not None:
@@ -235,10 +253,10 @@ class Http2UpstreamConnection:
             self._rest()
 
     def begin(self, sink: "ResponseSink") -> UpstreamStream:
-        """Return a new stream, which waits until the connection is open."""
+        """Return a new stream, which waits until the connection is open and has SETTINGS."""
         stream = UpstreamStream(self, sink)
         self._claimed += 1
-        if self._transport is None:
+        if not self._is_ready:
             self._waiting.append(stream)
         else:
             stream.use_now()
@@ -270,7 +288,7 @@ class Http2UpstreamConnection:
         """Record when the last stream ended; close a connection that accepts no new ones."""
         if self._claimed or self._ended:
             return
-        if self._leaving or self._task is not None:
+        if self._leaving or not self._is_ready:
             self.pool.plane.loop.call_soon(self._close_unused)
         else:
             pool = self.pool
@@ -341,9 +359,7 @@ class Http2UpstreamConnection:
             if stream is not None:
                 stream.interim_arrived(event.headers)
         elif isinstance(event, SettingsReceived):
-            self._is_proven = True
-            most = self.codec.peer_settings().get(_MAX_CONCURRENT_STREAMS, MOST_STREAMS)
-            self._most = min(most, MOST_STREAMS)
+            self._use_settings()
         elif isinstance(event, GoAwayReceived):
             self._leaving = True
             for number in sorted(self._streams):
@@ -366,7 +382,7 @@ class Http2UpstreamConnection:
         if transport is not None:
             if failed.last_bytes:
                 transport.write(failed.last_bytes)
-            for stream in tuple(self._streams.values()):
+            for stream in (*self._waiting, *self._streams.values()):
                 stream.failed(str(failed))
             transport.close()
 

@@ -6,7 +6,7 @@ further connection is opened when all have as many streams as the endpoint allow
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.http2_upstream.connection import Http2UpstreamConnection
+from proxy.http2_upstream.connection import MOST_STREAMS, Http2UpstreamConnection
 from proxy.request.sinks import StreamPool
 from proxy.request.upstream import Upstream
 from proxy.state.endpoint_state import EndpointState
@@ -25,6 +25,7 @@ class Http2Pool(StreamPool):
     - `plane`, `endpoint`: the data plane, and the endpoint.
     - `tls`: how connections are encrypted; None for connections in the clear.
     - `is_optional`: whether HTTP/1.1 is used if the endpoint does not choose HTTP/2 by ALPN.
+    - `most_streams`: streams that a connection may have, by the last SETTINGS of the endpoint.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Http2Pool(StreamPool):
         self.endpoint = endpoint
         self.tls = tls
         self.is_optional = is_optional
+        self.most_streams = MOST_STREAMS
         self._connections: list[Http2UpstreamConnection] = []
         self._speaks_http1 = False
 

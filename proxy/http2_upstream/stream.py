@@ -63,9 +63,15 @@ class UpstreamStream(Upstream):
         self.requests = 1
 
     def connected(self) -> None:
-        """Report that its connection is open."""
+        """Report that its connection is open and has room for it."""
         if self.sink is not None:
             self.sink.connected(self)
+
+    def connection_full(self) -> None:
+        """Report that its connection is open and has no room for it."""
+        sink = self._finish_stream()
+        if sink is not None:
+            sink.connection_full()
 
     def connect_failed(self, error: OSError) -> None:
         """Report that there is no connection for it."""

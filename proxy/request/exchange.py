@@ -698,6 +698,16 @@ class Exchange(Attempt):
         self.queue_seconds += now - self.sent_at + pause
         self.plane.loop.call_later(pause, self._delay_over)
 
+    def connection_full(self) -> None:
+        """Dispatch the request again, of which nothing was sent: the endpoint allows fewer streams
+        on a connection than was thought."""
+        now = self.plane.clock()
+        if self.endpoint is not None:
+            self.endpoint.health.record_abandoned()
+        self.end_attempt(now)
+        self._enter(PICKING)
+        dispatch.dispatch(self, now)
+
     def request_refused(self) -> None:
         self.fail(failure.REFUSED)
 

@@ -107,6 +107,9 @@ class Hedge(Attempt):
             )
         self._failed(error.strerror or str(error))
 
+    def connection_full(self) -> None:
+        self.drop(self.plane.clock())
+
     def request_refused(self) -> None:
         self.drop(self.plane.clock())
 

@@ -182,9 +182,9 @@ class ClientSink:
 
 
 class ResponseSink:
-    """What an upstream connection reports to. Of one request it calls `connected` or
-    `connect_failed` if the connection is new, then for the response any number of
-    `interim_response`, then
+    """What an upstream connection reports to. Of one request it calls `connected`,
+    `connect_failed` or `connection_full` if the connection is new, then for the response any number
+    of `interim_response`, then
 
     - `whole_response`, or
     - `response_head`, `response_data` any number of times and `response_end`, or
@@ -202,6 +202,9 @@ class ResponseSink:
 
     def connect_failed(self, error: OSError) -> None:
         """The connection could not be opened."""
+
+    def connection_full(self) -> None:
+        """The connection is open, and others have taken all streams that the endpoint allows."""
 
     def interim_response(self, head: ResponseHead) -> None:
         """A response head with a 1xx status other than 101."""

@@ -75,6 +75,9 @@ class Http2OriginConnection(asyncio.Protocol):
         self.origin.connections.append(self)
         if self.origin.most_streams:
             self.codec._connection.update_settings({3: self.origin.most_streams})
+        if self.origin.distance:
+            self.full = True
+            asyncio.get_running_loop().call_later(self.origin.distance, self.resume_writing)
         self.flush()
 
     def data_received(self, data: bytes) -> None:
@@ -119,12 +122,14 @@ class Http2OriginConnection(asyncio.Protocol):
 
 class Http2Origin:
     """The server. `calls` are all requests so far, `most_open` the most at a time. With `consumes`
-    unset, its handler takes bytes of requests from the window."""
+    unset, its handler takes bytes of requests from the window. `distance` is the number of seconds
+    until its first bytes arrive."""
 
     def __init__(self, handler: Handler, most_streams: int = 0) -> None:
         self.handler = handler
         self.most_streams = most_streams
         self.consumes = True
+        self.distance = 0.0
         self.connections: list[Http2OriginConnection] = []
         self.calls: list[Call] = []
         self.open = self.most_open = 0

@@ -16,7 +16,7 @@ from proxy.wire.snapshot import Endpoint, Limits, Parking, Retries, Service, Tim
 from tests.support.certificate_authority import Authority, server_context
 from tests.support.http2 import create_client, http2_client
 from tests.support.http2_origin import Call, Http2Origin, echo, http2_origin, with_http2
-from tests.support.proxy_scene import OK, Scene, answers, get, on_uvloop, post, scene
+from tests.support.proxy_scene import OK, Scene, Visit, answers, get, on_uvloop, post, scene
 from tests.support.waiting import wait_until
 
 
@@ -239,6 +239,74 @@ async def test_a_limit_of_connections_does_not_limit_streams() -> None:
         for client in clients:
             assert (await client.response())[0] == 200
         assert len(origin.connections) == 1
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(endpoint_connections=1)])
+@on_uvloop
+async def test_a_burst_at_a_new_endpoint_meets_its_limit_of_streams(limits: Limits) -> None:
+    """The limit is not known before the first connection is open."""
+
+    async def brief(call: Call) -> None:
+        await call.read()
+        call.respond(200, b"ok")
+
+    async with (
+        scene(with_http2(create_http2_client=create_client)) as s,
+        http2_origin(brief, most_streams=4) as origin,
+    ):
+        origin.distance = 0.1
+        install(s, origin, limits=limits)
+        async with http2_client(s) as client:
+            # All arrive while the connection to the endpoint is opened.
+            for number in [await client.request(b"POST", body=b"a") for _ in range(60)]:
+                answer = await client.answer(number)
+                assert (answer.status, answer.body) == (200, b"ok")
+        assert len(origin.calls) == 60
+        assert s.plane.services["shop"].counters.retries == 0, "none was refused and sent again"
+        if limits.endpoint_connections:
+            assert len(origin.connections) == 1
+
+
+@on_uvloop
+async def test_streams_that_stay_open_get_further_connections() -> None:
+    go = asyncio.Event()
+
+    async def wait(call: Call) -> None:
+        await go.wait()
+        call.respond(200, b"ok")
+
+    async with scene(with_http2()) as s, http2_origin(wait, most_streams=4) as origin:
+        install(s, origin)
+        clients = [await s.client() for _ in range(30)]
+        await asyncio.gather(*(client.send(get()) for client in clients))
+        await wait_until(lambda: len(origin.calls) == 30, 5, "all are sent at once")
+        assert len(origin.connections) == 8
+        go.set()
+        for client in clients:
+            assert (await client.response())[0] == 200
+
+
+@on_uvloop
+async def test_an_endpoint_without_settings_is_no_connection() -> None:
+    """It accepts, and says nothing: each request tries a new connection."""
+
+    async def silent(visit: Visit) -> None:
+        await visit.wait_closed()
+
+    async with scene(with_http2()) as s:
+        (origin,) = await s.serve(
+            silent,
+            http_version="h2c",
+            timeouts=Timeouts(connect=0.2),
+            retries=Retries(attempts=0),
+        )
+        (state,) = s.plane.services["shop"].endpoints.values()
+        for number in range(1, 3):
+            client = await s.ask(post(b"a"))
+            assert (await client.response())[0] == 504
+            await wait_until(lambda: state.connections == state.in_flight == 0, 5, "closed")
+            assert len(origin.visits) == number
+            assert not state.opening
 
 
 @on_uvloop
