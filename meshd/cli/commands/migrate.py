@@ -17,9 +17,11 @@ from meshd.cli.options import output_option, state_option, timeout_option
 from meshd.cli.session import connect, require_local, run_async
 from meshd.model.errors import Rejected
 from meshd.model.node_proxy import NODE_PORT
+from meshd.model.service_key import service_key
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.swarm.runtime import SwarmRuntime
+from meshd.runtime.swarm.secrets import refused_files
 from meshd.runtime.swarm.setup.migration import MigrationFacts, MigrationPlan, plan_migration
 from meshd.store.store import read_stored_projects
 
@@ -150,6 +152,11 @@ async def _plan(
         adopted={f"{r.project}/{r.service}" for r in seen if not r.managed and r.project in mine},
         rolling=_rolling(status),
         anonymous=anonymous,
+        files={
+            service_key(project.name, service.name): refused_files(service)
+            for project in projects
+            for service in project.services
+        },
         data_moved=data_moved,
     )
     takes_over = daemon_process.staying_services(state) is not None

@@ -82,7 +82,8 @@ class Admission:
         problems += refused_names(project, self._runtime.capabilities)
         if self._runtime.capabilities.swarm:
             for service in project.services:
-                problems += await asyncio.to_thread(refused_files, service)
+                files = await asyncio.to_thread(refused_files, service)
+                problems += [f"service {service.name}: {each}" for each in files]
         nodes = self.nodes = await self._runtime.nodes()
         problems += self._capacity_problems(project, nodes)
         others = [each for each in view.projects if each.name != project.name]

@@ -36,10 +36,7 @@ def refused_files(service: Service) -> list[str]:
         except OSError:
             continue
         if problem := size_problem(size):
-            found.append(
-                f"service {service.name}: {mount.source}, the secret or config at {mount.target}, "
-                f"{problem}"
-            )
+            found.append(f"{mount.source}, the secret or config at {mount.target}, {problem}")
     return found
 
 

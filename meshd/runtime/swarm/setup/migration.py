@@ -37,6 +37,7 @@ class MigrationFacts:
     - `adopted`: keys of services with containers that something else started.
     - `rolling`: keys of services with a rollout under way.
     - `anonymous`: paths of the anonymous volumes on the engine, by service key.
+    - `files`: what a Swarm refuses in the files of secrets and configs, by service key.
     - `data_moved`: services whose data is on their node already, by key or by name.
     """
 
@@ -48,6 +49,7 @@ class MigrationFacts:
     adopted: Collection[str] = ()
     rolling: Collection[str] = ()
     anonymous: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
     data_moved: Collection[str] = ()
 
 
@@ -122,6 +124,7 @@ def _find_problems(
     key: str, project: Project, service: Service, facts: MigrationFacts
 ) -> list[str]:
     found = [f"{key}: {lack.text}" for lack in unsupported(service, facts.can) if lack.refuse]
+    found += [f"{key}: {text}" for text in facts.files.get(key, ())]
     declared = {network.name: network for network in project.networks}
     found += [
         f"{key}: network {name} has the driver {declared[name].driver}, and the networks of a "

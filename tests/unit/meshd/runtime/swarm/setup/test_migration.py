@@ -148,3 +148,8 @@ def test_names_that_a_swarm_does_not_accept_prevent_a_migration() -> None:
     assert first.startswith("shop: services.web.api: its replicas")
     assert "shop_" + "n" * 52 + "__swarm, and a Swarm accepts at most 63 characters" in second
     assert plan_migration(facts(service("web", networks=("n" * 51,)))).problems == ()
+
+
+def test_files_that_a_swarm_does_not_accept_prevent_a_migration() -> None:
+    given = facts(service("web"), files={"shop/web": ["/srv/a.conf is empty"], "other/web": ["x"]})
+    assert plan_migration(given).problems == ("shop/web: /srv/a.conf is empty",)
