@@ -40,7 +40,7 @@ WRITE_HIGH: Final = 64 * 1024
 MOST_STREAMS: Final = 100
 """Streams on one connection at most, if the peer allows them: more than that share too much of one
 flow control window."""
-PING_SECONDS: Final = 5.0
+PING_SECONDS: Final = 2.0
 """Seconds for the answer to a PING, or anything else, from an endpoint that seems silent."""
 _MAX_CONCURRENT_STREAMS: Final = 3
 """Identifier of the setting (RFC 9113, section 6.5.2)."""
