@@ -80,6 +80,7 @@ class Http2UpstreamConnection:
         self._reading = False
         self._is_proven = False
         self._is_silent = False
+        self._has_refused = False
         self._received_at = 0.0
         self._idle_until = 0.0
 
@@ -234,7 +235,14 @@ class Http2UpstreamConnection:
 
     def has_room(self) -> bool:
         """Return whether another stream can be opened."""
-        return not self._leaving and not self._is_silent and self._claimed < self._most
+        if self._leaving or self._is_silent or (self._has_refused and self._claimed):
+            return False
+        return self._claimed < self._most
+
+    def refused(self) -> None:
+        """Open no stream until another one ends: the endpoint has refused one. Some endpoints count
+        streams for a moment after their end."""
+        self._has_refused = True
 
     def timed_out(self, since: float) -> None:
         """Open no streams until something arrives, if nothing did since `since`, in monotonic
@@ -281,6 +289,7 @@ class Http2UpstreamConnection:
         if self._streams.pop(stream.number, None) is None and stream in self._waiting:
             self._waiting.remove(stream)
         self._held.discard(stream)
+        self._has_refused = False
         self._claimed -= 1
         self._rest()
 

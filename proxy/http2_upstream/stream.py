@@ -292,6 +292,7 @@ class UpstreamStream(Upstream):
         if sink is None:
             return
         if code == ErrorCode.REFUSED_STREAM and not answering:
+            self._connection.refused()
             sink.request_refused()
         else:
             sink.upstream_lost(answering=answering)

@@ -331,6 +331,29 @@ async def test_refused_streams_are_sent_elsewhere_even_a_post() -> None:
 
 
 @on_uvloop
+async def test_a_refused_stream_gets_another_connection() -> None:
+    """Some endpoints count streams for a moment after their end, and refuse one too many."""
+    go = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        if call.connection is origin.connections[0] and len(origin.calls) > 1:
+            call.reset(ErrorCode.REFUSED_STREAM)
+            return
+        await go.wait()
+        call.respond(200, b"ok")
+
+    async with scene(with_http2()) as s, http2_origin(script) as origin:
+        install(s, origin)
+        first = await s.ask(get())
+        await wait_until(lambda: origin.calls, 5)
+        second = await s.ask(post(b"a"))
+        await wait_until(lambda: len(origin.connections) == 2, 5, "another connection")
+        go.set()
+        for client in (first, second):
+            assert (await client.response())[0] == 200
+
+
+@on_uvloop
 async def test_a_goaway_ends_no_request() -> None:
     async def script(call: Call) -> None:
         connection = call.connection
