@@ -5,6 +5,7 @@ Used by `meshd.cli.commands.up` alone. `deploy_progress` shows the deployment.
 
 import asyncio
 import contextlib
+import os
 import signal
 from typing import Final
 
@@ -33,6 +34,8 @@ STANDBY_POLL: Final = 0.2
 """Seconds between two looks at whether the daemon leads by now."""
 RECONNECT_POLL: Final = 0.1
 """Seconds between two attempts to reach a control process that is being replaced."""
+LINGER_SECONDS: Final = 1.0
+"""Seconds that `meshd up` stays after its daemon, as the first process of a container."""
 SIGNAL_STEPS: Final = (
     (signal.SIGTERM, 2.0),
     (signal.SIGTERM, 10.0),
@@ -195,6 +198,10 @@ class ForegroundRun:
             standby = status.standby
             await asyncio.sleep(STANDBY_POLL if standby else 0.0)
         output.print_error("the daemon has ended")
+        if os.getpid() == 1:
+            # A container ends with its first process: the command there that has ended the daemon,
+            # by `docker exec`, would be killed before it could say so.
+            await asyncio.sleep(LINGER_SECONDS)
 
     def _describe_end(self) -> str:
         """Return what Ctrl-C does."""
