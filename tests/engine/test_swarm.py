@@ -522,13 +522,7 @@ async def test_another_meshd_takes_over(tmp_path: Path, engine_image: str) -> No
     is frozen, and changes nothing when it continues. One ends in order right after a change."""
     text = APPLICATION.replace("IMAGE", engine_image).replace("CODE", json.dumps(CALLER))
     with own_swarm(["m1"], engine_image) as (node,):
-        meshes = []
-        for number in (1, 2):
-            (folder := tmp_path / str(number)).mkdir()
-            address = f"{node.address}:{8080 + number}"
-            environment = {"DOCKER_HOST": node.host}
-            meshes.append(TestMesh(folder, "swarm", address, environment, node.inside))
-        first, second = meshes
+        first, second = meshes_of(node, tmp_path)
         clock = asyncio.get_running_loop().time
         try:
             started = await first.up(text, "--lease", "prod")
@@ -597,12 +591,7 @@ async def test_the_end_of_a_leader_in_the_foreground_leaves_its_services(
     with the version that the first one deployed last."""
     text = APPLICATION.replace("IMAGE", engine_image).replace("CODE", json.dumps(CALLER))
     with own_swarm(["m1"], engine_image) as (node,):
-        meshes, commands = [], []
-        for number in (1, 2):
-            (folder := tmp_path / str(number)).mkdir()
-            address = f"{node.address}:{8080 + number}"
-            environment = {"DOCKER_HOST": node.host}
-            meshes.append(TestMesh(folder, "swarm", address, environment, node.inside))
+        meshes, commands = meshes_of(node, tmp_path), []
         first, second = meshes
         try:
             for mesh in meshes:
@@ -709,6 +698,16 @@ async def test_a_proxy_on_another_node_is_cut_from_the_control_process(
                 process.terminate()
                 await process.wait()
             await mesh.end()
+
+
+def meshes_of(node: OwnNode, folder: Path) -> tuple[TestMesh, TestMesh]:
+    """Return two meshes on a node, whose proxies listen on the ports 8081 and 8082."""
+    made = []
+    for number in (1, 2):
+        (own := folder / str(number)).mkdir()
+        address, environment = f"{node.address}:{8080 + number}", {"DOCKER_HOST": node.host}
+        made.append(TestMesh(own, "swarm", address, environment, node.inside))
+    return made[0], made[1]
 
 
 async def serves(host: str, port: int, text: str) -> bool:
