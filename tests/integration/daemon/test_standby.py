@@ -9,11 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from meshd.api.client import Client
-from meshd.api.dto import ProjectStatus, Status
+from meshd.api.dto import DeployResult, ProjectStatus, Status
 from meshd.api.port import Control
 from meshd.api.server import serve
 from meshd.cli.foreground import ForegroundRun
 from meshd.cli.main import main
+from meshd.cli.output import FAILED
 from meshd.cli.session import find_service
 from meshd.cli.stop_signals import StopSignals
 from meshd.daemon.standby import StandbyControl
@@ -117,6 +118,23 @@ async def test_the_end_of_up_leaves_services_that_it_shares(
         run = ForegroundRun(StopSignals(), client, Ending(leading), None, 10.0, True, lease=lease)  # type: ignore[arg-type]
         await run._end()
     assert leading.called("shutdown") == [stops]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_a_failed_deployment_leaves_services_that_it_shares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_new: bool
+) -> None:
+    socket = tmp_path / "admin.sock"
+    leading = Leading("other")
+    leading.result = DeployResult("shop", done=True, ok=False, detail="web: exited with code 1")
+    if not is_new:
+        leading.projects["shop"] = SHOP
+    async with Client(socket) as client, serve(leading, socket, "127.0.0.1:0"):
+        run = ForegroundRun(StopSignals(), client, Ending(leading), SHOP, 10.0, True, lease="prod")  # type: ignore[arg-type]
+        assert await run.run(detach=False) == FAILED
+    assert leading.called("down") == (["shop"] if is_new else [])
+    assert leading.called("shutdown") == [False]
+    assert ("taking shop down again" in capsys.readouterr().err) == is_new
 
 
 async def test_up_waits_for_the_lease(
